@@ -41,7 +41,10 @@ impl Entropy {
         const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
         let random = u128::from_be_bytes(self.bytes());
         let bits = (u128::from(wall.0) << 80) | (random >> 48);
-        (0..26).rev().map(|i| char::from(ALPHABET[(bits >> (5 * i)) as usize & 31])).collect()
+        (0..26)
+            .rev()
+            .map(|i| char::from(ALPHABET[(bits >> (5 * i)) as usize & 31]))
+            .collect()
     }
 }
 

@@ -32,7 +32,10 @@ impl<T> Gate<T> {
     /// `durable`: the last transaction that the store holds already.
     #[must_use]
     pub fn new(durable: TxnId) -> Self {
-        Self { waiting: VecDeque::new(), durable }
+        Self {
+            waiting: VecDeque::new(),
+            durable,
+        }
     }
 
     /// Holds `promise` until `txn` is durable. Order is kept: a promise on an older transaction
@@ -53,7 +56,9 @@ impl<T> Gate<T> {
         if *txn > self.durable {
             return None;
         }
-        self.waiting.pop_front().map(|(_, promise)| Durable(promise))
+        self.waiting
+            .pop_front()
+            .map(|(_, promise)| Durable(promise))
     }
 
     #[must_use]

@@ -46,7 +46,9 @@ pub struct Outbox<O> {
 
 impl<O> Default for Outbox<O> {
     fn default() -> Self {
-        Self { queue: alloc::collections::VecDeque::new() }
+        Self {
+            queue: alloc::collections::VecDeque::new(),
+        }
     }
 }
 
@@ -64,6 +66,9 @@ impl<O> Outbox<O> {
     /// # Panics
     /// If the driver broke the contract: outputs of the previous call are still queued.
     pub fn assert_drained(&self) {
-        assert!(self.queue.is_empty(), "poll_output must be drained before the next handle_* call");
+        assert!(
+            self.queue.is_empty(),
+            "poll_output must be drained before the next handle_* call"
+        );
     }
 }

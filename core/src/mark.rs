@@ -139,6 +139,12 @@ impl Marks {
 
 impl core::fmt::Debug for Marks {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_map().entries(self.iter().filter(|(_, n)| *n > 0).map(|(m, n)| (m.name(), n))).finish()
+        f.debug_map()
+            .entries(
+                self.iter()
+                    .filter(|(_, n)| *n > 0)
+                    .map(|(m, n)| (m.name(), n)),
+            )
+            .finish()
     }
 }

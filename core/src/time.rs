@@ -37,7 +37,10 @@ impl Add<Duration> for Mono {
     type Output = Self;
 
     fn add(self, rhs: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(rhs.as_micros()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(rhs.as_micros()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -45,7 +48,10 @@ impl Sub<Duration> for Mono {
     type Output = Self;
 
     fn sub(self, rhs: Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(rhs.as_micros()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(rhs.as_micros()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -72,7 +78,10 @@ impl Add<Duration> for Wall {
     type Output = Self;
 
     fn add(self, rhs: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(rhs.as_millis()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(rhs.as_millis()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -80,7 +89,10 @@ impl Sub<Duration> for Wall {
     type Output = Self;
 
     fn sub(self, rhs: Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(rhs.as_millis()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_sub(u64::try_from(rhs.as_millis()).unwrap_or(u64::MAX)),
+        )
     }
 }
 
@@ -113,7 +125,11 @@ impl fmt::Display for Iso8601 {
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let month_index = (5 * day_of_year + 2) / 153;
         let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-        let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+        let month = if month_index < 10 {
+            month_index + 3
+        } else {
+            month_index - 9
+        };
         let year = era * 400 + year_of_era + u64::from(month <= 2);
         write!(
             f,
@@ -134,9 +150,18 @@ mod tests {
     #[test]
     fn iso8601_handles_epoch_leap_day_and_year_end() {
         assert_eq!(Wall(0).iso8601().to_string(), "1970-01-01T00:00:00.000Z");
-        assert_eq!(Wall(1_709_164_799_999).iso8601().to_string(), "2024-02-28T23:59:59.999Z");
-        assert_eq!(Wall(1_709_164_800_000).iso8601().to_string(), "2024-02-29T00:00:00.000Z");
-        assert_eq!(Wall(1_767_225_599_001).iso8601().to_string(), "2025-12-31T23:59:59.001Z");
+        assert_eq!(
+            Wall(1_709_164_799_999).iso8601().to_string(),
+            "2024-02-28T23:59:59.999Z"
+        );
+        assert_eq!(
+            Wall(1_709_164_800_000).iso8601().to_string(),
+            "2024-02-29T00:00:00.000Z"
+        );
+        assert_eq!(
+            Wall(1_767_225_599_001).iso8601().to_string(),
+            "2025-12-31T23:59:59.001Z"
+        );
     }
 
     #[test]

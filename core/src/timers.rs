@@ -14,7 +14,10 @@ pub struct TimerQueue<K> {
 
 impl<K> Default for TimerQueue<K> {
     fn default() -> Self {
-        Self { by_key: BTreeMap::new(), by_time: BTreeSet::new() }
+        Self {
+            by_key: BTreeMap::new(),
+            by_time: BTreeSet::new(),
+        }
     }
 }
 
@@ -50,7 +53,10 @@ impl<K: Ord + Clone> TimerQueue<K> {
 
     #[must_use]
     pub fn next(&self) -> Option<Timeout<K>> {
-        self.by_time.first().map(|(at, why)| Timeout { at: *at, why: why.clone() })
+        self.by_time.first().map(|(at, why)| Timeout {
+            at: *at,
+            why: why.clone(),
+        })
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&K, Mono)> {

@@ -3,6 +3,9 @@
 //! Machines take cryptography as a parameter, so that most simulated seeds can use a stand-in of
 //! equal lengths that is cheap and still binds what it must bind.
 
+pub mod attestation;
+pub mod invite;
+
 use alloc::vec::Vec;
 
 use crate::entropy::Entropy;

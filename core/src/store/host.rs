@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::Owner;
 use crate::crypto::SecretKey;
 use crate::id::{
-    ClientMessageId, Fingerprint, InboxSeq, MemberId, MeshId, MessageId, OutboxSeq, PeerKey, PubKey,
-    Role, SessionId,
+    ClientMessageId, Fingerprint, InboxSeq, MemberId, MeshId, MessageId, OutboxSeq, PeerKey,
+    PubKey, Role, SessionId,
 };
 use crate::time::Wall;
 use crate::wire::{Base64Body, Priority};
@@ -27,10 +27,16 @@ pub enum Op {
     PeerPut(DirectoryRow),
     /// A new row; its number is never reused.
     OutboxPut(alloc::boxed::Box<OutboxRow>),
-    OutboxState { seq: OutboxSeq, state: OutboxState },
+    OutboxState {
+        seq: OutboxSeq,
+        state: OutboxState,
+    },
     /// A new row; its number is never reused. `ON CONFLICT DO NOTHING` on its dedupe key.
     InboxPut(alloc::boxed::Box<InboxRow>),
-    InboxSeen { seq: InboxSeq, at: Wall },
+    InboxSeen {
+        seq: InboxSeq,
+        at: Wall,
+    },
 }
 
 /// A mesh that this host's user joined.
@@ -189,19 +195,37 @@ pub enum InboxContent {
     /// `meta` is canonical JSON, empty when absent.
     Opened { body: String, meta: String },
     /// Kept, never shown as text.
-    Undecryptable { nonce: Base64Body, ciphertext: Base64Body },
+    Undecryptable {
+        nonce: Base64Body,
+        ciphertext: Base64Body,
+    },
 }
 
 /// What the machine asks its store to read.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Load {
     /// Was this id accepted from this sender before?
-    OutboxDedupe { mesh: MeshId, sender: PeerKey, client_message_id: ClientMessageId },
+    OutboxDedupe {
+        mesh: MeshId,
+        sender: PeerKey,
+        client_message_id: ClientMessageId,
+    },
     /// Is this message in the inbox already?
-    InboxDedupe { mesh: MeshId, recipient: PeerKey, sender: PubKey, client_message_id: ClientMessageId },
+    InboxDedupe {
+        mesh: MeshId,
+        recipient: PeerKey,
+        sender: PubKey,
+        client_message_id: ClientMessageId,
+    },
     /// For people's pages; the scope is filled in by the core.
-    Inbox { scope: Scope, filter: InboxFilter },
-    Outbox { scope: Scope, filter: OutboxFilter },
+    Inbox {
+        scope: Scope,
+        filter: InboxFilter,
+    },
+    Outbox {
+        scope: Scope,
+        filter: OutboxFilter,
+    },
 }
 
 /// Whose rows a caller may see.
@@ -296,14 +320,20 @@ impl Image {
                 self.meshes.remove(id);
             }
             Op::SessionPut(row) => {
-                self.sessions.insert((row.mesh.clone(), row.id.clone()), (**row).clone());
+                self.sessions
+                    .insert((row.mesh.clone(), row.id.clone()), (**row).clone());
             }
             Op::PeerPut(row) => {
-                self.directory.insert((row.mesh.clone(), row.pubkey), row.clone());
+                self.directory
+                    .insert((row.mesh.clone(), row.pubkey), row.clone());
             }
             Op::OutboxPut(row) => {
                 self.last_outbox_seq = self.last_outbox_seq.max(row.seq);
-                let key = (row.mesh.clone(), row.sender.clone(), row.client_message_id.clone());
+                let key = (
+                    row.mesh.clone(),
+                    row.sender.clone(),
+                    row.client_message_id.clone(),
+                );
                 self.outbox_keys.insert(key, row.seq);
                 self.outbox.insert(row.seq, (**row).clone());
             }
@@ -320,7 +350,9 @@ impl Image {
                     row.sender,
                     row.client_message_id.clone(),
                 );
-                if let alloc::collections::btree_map::Entry::Vacant(free) = self.inbox_keys.entry(key) {
+                if let alloc::collections::btree_map::Entry::Vacant(free) =
+                    self.inbox_keys.entry(key)
+                {
                     free.insert(row.seq);
                     self.inbox.insert(row.seq, (**row).clone());
                 }
@@ -336,13 +368,30 @@ impl Image {
     #[must_use]
     pub fn load(&self, load: &Load) -> Loaded {
         match load {
-            Load::OutboxDedupe { mesh, sender, client_message_id } => {
+            Load::OutboxDedupe {
+                mesh,
+                sender,
+                client_message_id,
+            } => {
                 let key = (mesh.clone(), sender.clone(), client_message_id.clone());
-                let row = self.outbox_keys.get(&key).and_then(|seq| self.outbox.get(seq));
+                let row = self
+                    .outbox_keys
+                    .get(&key)
+                    .and_then(|seq| self.outbox.get(seq));
                 Loaded::OutboxDedupe(row.cloned().map(alloc::boxed::Box::new))
             }
-            Load::InboxDedupe { mesh, recipient, sender, client_message_id } => {
-                let key = (mesh.clone(), recipient.clone(), *sender, client_message_id.clone());
+            Load::InboxDedupe {
+                mesh,
+                recipient,
+                sender,
+                client_message_id,
+            } => {
+                let key = (
+                    mesh.clone(),
+                    recipient.clone(),
+                    *sender,
+                    client_message_id.clone(),
+                );
                 Loaded::InboxDedupe(self.inbox_keys.contains_key(&key))
             }
             Load::Inbox { scope, filter } => Loaded::Inbox(
@@ -361,8 +410,17 @@ impl Image {
                     .range(filter.after.next()..)
                     .map(|(_, row)| row)
                     .filter(|row| scope.includes(&row.mesh, &row.sender))
-                    .filter(|row| filter.status.is_none_or(|status| status == row.state.status))
-                    .filter(|row| filter.id.as_ref().is_none_or(|id| *id == row.client_message_id))
+                    .filter(|row| {
+                        filter
+                            .status
+                            .is_none_or(|status| status == row.state.status)
+                    })
+                    .filter(|row| {
+                        filter
+                            .id
+                            .as_ref()
+                            .is_none_or(|id| *id == row.client_message_id)
+                    })
                     .take(filter.limit)
                     .cloned()
                     .collect(),

@@ -45,7 +45,11 @@ impl<Op> Ledger<Op> {
     /// rests on the last one emitted.
     #[must_use]
     pub fn current(&self) -> TxnId {
-        if self.ops.is_empty() { self.last } else { self.last.next() }
+        if self.ops.is_empty() {
+            self.last
+        } else {
+            self.last.next()
+        }
     }
 
     /// Ends a `handle_*`: the transaction to emit, if there were ops. While stalled it is kept and
@@ -55,7 +59,10 @@ impl<Op> Ledger<Op> {
             return None;
         }
         self.last = self.last.next();
-        let txn = Txn { id: self.last, ops: Arc::new(core::mem::take(&mut self.ops)) };
+        let txn = Txn {
+            id: self.last,
+            ops: Arc::new(core::mem::take(&mut self.ops)),
+        };
         let bytes = core::mem::take(&mut self.op_bytes);
         self.unpersisted_bytes += bytes;
         self.unpersisted.push_back((txn.share(), bytes));
@@ -90,7 +97,10 @@ impl<Op> Ledger<Op> {
         if self.unpersisted.is_empty() {
             self.stalls_in_a_row = 0;
         }
-        self.unpersisted.iter().map(|(txn, _)| txn.share()).collect()
+        self.unpersisted
+            .iter()
+            .map(|(txn, _)| txn.share())
+            .collect()
     }
 
     /// New accepts are refused: the store is away, or behind by as much as we keep.
@@ -122,6 +132,9 @@ impl<Op> Txn<Op> {
     /// The same transaction; the ops are not copied.
     #[must_use]
     pub fn share(&self) -> Self {
-        Self { id: self.id, ops: Arc::clone(&self.ops) }
+        Self {
+            id: self.id,
+            ops: Arc::clone(&self.ops),
+        }
     }
 }

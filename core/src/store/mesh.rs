@@ -29,9 +29,15 @@ pub enum Op {
     MessagePut(alloc::boxed::Box<MessageRow>),
     /// `ON CONFLICT DO NOTHING`: never a constraint violation.
     DedupePut(DedupeRow),
-    DeliveryPut { seq: MessageSeq, recipient: PeerKey },
+    DeliveryPut {
+        seq: MessageSeq,
+        recipient: PeerKey,
+    },
     /// The delivery is settled and its row goes.
-    DeliveryDone { seq: MessageSeq, recipient: PeerKey },
+    DeliveryDone {
+        seq: MessageSeq,
+        recipient: PeerKey,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,9 +137,16 @@ pub struct DedupeRow {
 /// What a machine asks its store to read. Reads never decide, with these exceptions.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Load {
-    Dedupe { sender: PeerKey, client_message_id: ClientMessageId },
+    Dedupe {
+        sender: PeerKey,
+        client_message_id: ClientMessageId,
+    },
     /// The next owed messages of one recipient after `after`, in order of `seq`.
-    Backlog { recipient: PeerKey, after: MessageSeq, limit: usize },
+    Backlog {
+        recipient: PeerKey,
+        after: MessageSeq,
+        limit: usize,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -211,12 +224,23 @@ impl Image {
     #[must_use]
     pub fn load(&self, load: &Load) -> Loaded {
         match load {
-            Load::Dedupe { sender, client_message_id } => {
+            Load::Dedupe {
+                sender,
+                client_message_id,
+            } => {
                 let key = (sender.clone(), client_message_id.clone());
                 Loaded::Dedupe(self.dedupe.get(&key).cloned())
             }
-            Load::Backlog { recipient, after, limit } => Loaded::Backlog(
-                self.owed_to(recipient).filter(|row| row.seq > *after).take(*limit).cloned().collect(),
+            Load::Backlog {
+                recipient,
+                after,
+                limit,
+            } => Loaded::Backlog(
+                self.owed_to(recipient)
+                    .filter(|row| row.seq > *after)
+                    .take(*limit)
+                    .cloned()
+                    .collect(),
             ),
         }
     }
@@ -225,7 +249,9 @@ impl Image {
     pub fn recover(&self, owner: Owner) -> Recovered {
         let mut owed: BTreeMap<&PeerKey, OwedSummary> = BTreeMap::new();
         for (recipient, seq) in self.deliveries.keys() {
-            let Some(message) = self.messages.get(seq) else { continue };
+            let Some(message) = self.messages.get(seq) else {
+                continue;
+            };
             let entry = owed.entry(recipient).or_insert_with(|| OwedSummary {
                 recipient: recipient.clone(),
                 messages: 0,

@@ -26,8 +26,12 @@ pub enum BrokerFrame {
     Stream(StreamAt),
     PeersList(PeersList),
     Error(ErrorFrame),
-    Ok { req_id: Option<ReqId> },
-    Pong { n: Option<u64> },
+    Ok {
+        req_id: Option<ReqId>,
+    },
+    Pong {
+        n: Option<u64>,
+    },
     /// A type that this version does not know: ignored.
     Unknown,
 }
@@ -130,7 +134,11 @@ pub struct Push {
     pub created_at: String,
     #[serde(rename = "client_message_id")]
     pub client_message_id: ClientMessageId,
-    #[serde(default, rename = "request_fingerprint", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "request_fingerprint",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub request_fingerprint: Option<Fingerprint>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_version: Option<u32>,
@@ -243,6 +251,10 @@ pub struct ErrorFrame {
     #[serde(default, rename = "_reqId", skip_serializing_if = "Option::is_none")]
     pub req_id: Option<ReqId>,
     /// The broker's clock in ms since 1970, with `timestamp_skew`.
-    #[serde(default, rename = "brokerTime", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "brokerTime",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub broker_time_ms: Option<u64>,
 }

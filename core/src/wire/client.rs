@@ -21,16 +21,46 @@ pub enum ClientFrame {
     SessionHello(alloc::boxed::Box<SessionHello>),
     Send(alloc::boxed::Box<Send>),
     ClientAck(ClientAck),
-    ListPeers { after: Option<String>, limit: Option<u32>, req_id: Option<ReqId> },
-    SetStatus { status: Status, req_id: Option<ReqId> },
-    SetSummary { summary: String, req_id: Option<ReqId> },
-    JoinGroup { name: String, role: Option<String>, req_id: Option<ReqId> },
-    LeaveGroup { name: String, req_id: Option<ReqId> },
-    SetVisible { visible: bool, id: Option<String>, req_id: Option<ReqId> },
-    SetProfile { profile: Profile, id: Option<String>, req_id: Option<ReqId> },
-    SetStats { stats: Value, req_id: Option<ReqId> },
+    ListPeers {
+        after: Option<String>,
+        limit: Option<u32>,
+        req_id: Option<ReqId>,
+    },
+    SetStatus {
+        status: Status,
+        req_id: Option<ReqId>,
+    },
+    SetSummary {
+        summary: String,
+        req_id: Option<ReqId>,
+    },
+    JoinGroup {
+        name: String,
+        role: Option<String>,
+        req_id: Option<ReqId>,
+    },
+    LeaveGroup {
+        name: String,
+        req_id: Option<ReqId>,
+    },
+    SetVisible {
+        visible: bool,
+        id: Option<String>,
+        req_id: Option<ReqId>,
+    },
+    SetProfile {
+        profile: Profile,
+        id: Option<String>,
+        req_id: Option<ReqId>,
+    },
+    SetStats {
+        stats: Value,
+        req_id: Option<ReqId>,
+    },
     Bye,
-    Ping { n: Option<u64> },
+    Ping {
+        n: Option<u64>,
+    },
 }
 
 /// `_reqId`: echoed in the reply, at most 128 bytes.
@@ -167,7 +197,11 @@ pub struct Send {
     pub mentions: Vec<String>,
     #[serde(default, rename = "replyToId", skip_serializing_if = "Option::is_none")]
     pub reply_to_id: Option<MessageId>,
-    #[serde(default, rename = "bodyVersion", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "bodyVersion",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub body_version: Option<u32>,
     /// This row was never on a wire before: a miss in the dedupe map is new without a look-up.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]

@@ -1,0 +1,5 @@
+//! The broker's machine: one mesh.
+
+mod io;
+
+pub use io::{Config, Input, Output, Request, Response};
