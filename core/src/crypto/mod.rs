@@ -3,8 +3,12 @@
 //! Machines take cryptography as a parameter, so that most simulated seeds can use a stand-in of
 //! equal lengths that is cheap and still binds what it must bind.
 
+mod associated_data;
 pub mod attestation;
+pub mod canonical;
 pub mod invite;
+pub mod real;
+pub mod stand_in;
 
 use alloc::vec::Vec;
 
