@@ -6,9 +6,15 @@
 mod associated_data;
 pub mod attestation;
 pub mod canonical;
+#[cfg(test)]
+mod contract;
+pub mod fingerprint;
 pub mod invite;
+pub mod jcs;
 pub mod real;
 pub mod stand_in;
+#[cfg(test)]
+mod vectors;
 
 use alloc::vec::Vec;
 

@@ -126,3 +126,68 @@ fn derive_key(secret: &[u8; 32], info: &[&[u8]]) -> Zeroizing<[u8; 32]> {
         .expect("32 bytes are within what HKDF-SHA256 can give");
     key
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::vectors::{self, X1Vector};
+
+    fn context(vector: &X1Vector) -> SealContext<'_> {
+        SealContext {
+            mesh: &vector.mesh,
+            sender: &vector.sender,
+            recipient: &vector.recipient,
+            client_message_id: &vector.client_message_id,
+            priority: vector.priority,
+            reply_to: vector.reply_to.as_ref(),
+        }
+    }
+
+    #[test]
+    fn x1_agrees_with_the_vectors_at_every_step() {
+        for vector in vectors::x1() {
+            let (name, context) = (&vector.name, context(&vector));
+            let sender = vectors::secret(&vector.sender_secret);
+            let recipient = vectors::secret(&vector.recipient_secret);
+            assert_eq!(RealCrypto.public_key(&sender), vector.sender, "{name}");
+            assert_eq!(
+                RealCrypto.public_key(&recipient),
+                vector.recipient,
+                "{name}"
+            );
+            let shared = Some(Zeroizing::new(vectors::bytes(&vector.shared_secret)));
+            assert_eq!(shared_secret(&sender, &vector.recipient), shared, "{name}");
+            assert_eq!(shared_secret(&recipient, &vector.sender), shared, "{name}");
+            let aad = hex::encode(associated_data::of(&context));
+            assert_eq!(aad, vector.associated_data, "{name}");
+
+            let nonce = vectors::bytes(&vector.nonce);
+            let plaintext = vector.plaintext.as_bytes();
+            let sealed = seal_x1_with(nonce, &sender, &context, plaintext).unwrap();
+            assert_eq!(hex::encode(&sealed.ciphertext), vector.ciphertext, "{name}");
+            let opened = RealCrypto.open_x1(&recipient, &context, &sealed);
+            assert_eq!(opened.as_deref(), Ok(plaintext), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_point_of_small_order_is_nobodys_key() {
+        let secret = SecretKey::from_bytes([1; 32]);
+        for point in curve25519_dalek::constants::EIGHT_TORSION {
+            let key = PubKey(point.compress().to_bytes());
+            assert_eq!(shared_secret(&secret, &key), None);
+            // The forgery that a plain verification takes: R = identity, S = 0.
+            let mut forged = Signature([0; 64]);
+            forged.0[0] = 1;
+            assert!(!RealCrypto.verify(&key, b"message", &forged));
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_point_are_nobodys_key() {
+        let secret = SecretKey::from_bytes([1; 32]);
+        let mut no_point = PubKey([0; 32]);
+        no_point.0[0] = 2;
+        assert_eq!(shared_secret(&secret, &no_point), None);
+    }
+}
