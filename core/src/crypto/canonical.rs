@@ -3,14 +3,16 @@
 //! Fields are joined by `|`, as the dialect has it. That is unambiguous only because no field can
 //! hold a `|`:
 //! - keys and invite ids are lower-case hex, times are decimal, roles and policies are words of ours;
-//! - mesh ids and member ids are minted by a broker out of `[0-9a-z]`. A verifier that takes them
-//!   from the other side honours only ids that it knows, so a `|` in one is refused by not existing;
 //! - slugs are `[a-z0-9._-]+`;
+//! - mesh ids and member ids are minted by a broker, out of letters and digits here. A broker honours
+//!   only those that it minted; whoever takes one from a broker or an invite asks [`is_signable`]
+//!   before signing with it, lest the other side choose what is signed;
 //! - the free fields of an invite are checked by [`InviteToken`] before its signature is looked at.
 //!
 //! A prefix of its own keeps each kind from being taken for another. The dialect gave none to the
-//! member hello and to the invite: a member hello has four fields and an invite eight, and the other
-//! kinds begin with words that no broker mints as a mesh id.
+//! member hello (four fields) and the invite (eight). Another four fields that a member key signs are
+//! the dialect's attestation: a hello made to look like one would vouch for the member's own key until
+//! the moment of signing, that is for nothing.
 //!
 //! `timestamp` is in milliseconds, `expires_at` of an invite in seconds.
 
@@ -21,6 +23,15 @@ use super::invite::InviteToken;
 use crate::id::{InviteId, MemberId, MeshId, PubKey, Role};
 use crate::store::mesh::MemberRole;
 use crate::time::Wall;
+
+/// Whether a field can stand between two bars.
+#[must_use]
+pub fn is_signable(field: &str) -> bool {
+    !field.is_empty()
+        && field
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'|')
+}
 
 /// By the member key: the hello of a control plane.
 #[must_use]
@@ -122,6 +133,16 @@ mod tests {
 
     fn keys() -> (PubKey, PubKey) {
         (A.parse().unwrap(), B.parse().unwrap())
+    }
+
+    #[test]
+    fn only_visible_ascii_without_bars_is_signable() {
+        assert!(
+            ["a", "01hqz0k3v7", "wss://h:1/ws"]
+                .into_iter()
+                .all(is_signable)
+        );
+        assert!(!["", "a|b", "a b", "a\0", "é"].into_iter().any(is_signable));
     }
 
     #[test]

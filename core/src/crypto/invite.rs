@@ -7,7 +7,8 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Crypto, SecretKey, canonical};
+use super::canonical::{self, is_signable};
+use super::{Crypto, SecretKey};
 use crate::id::{InviteId, MeshId, PubKey, Signature};
 use crate::limits::ID_BYTES;
 use crate::store::mesh::MemberRole;
@@ -129,8 +130,11 @@ impl InviteToken {
             owner_pubkey: crypto.public_key(owner),
             signature: Signature([0; Signature::LEN]),
         };
+        if !token.is_well_formed() {
+            return None;
+        }
         token.signature = crypto.sign(owner, canonical::invite(&token).as_bytes());
-        token.is_well_formed().then_some(token)
+        Some(token)
     }
 
     /// Total: any text of any length.
@@ -164,7 +168,8 @@ impl InviteToken {
         format!("bowline://join/{}", self.encode())
     }
 
-    /// SHA-256 of the signature's bytes. Two invites that say the same are one.
+    /// SHA-256 of the signature's bytes. Signatures are deterministic: two invites that say the same
+    /// are one, with one count of uses.
     #[must_use]
     pub fn id(&self) -> InviteId {
         InviteId::from(hex::encode(Sha256::digest(self.signature.0)))
@@ -207,19 +212,13 @@ impl InviteToken {
     }
 
     fn is_well_formed(&self) -> bool {
-        let plain = |field: &str, most: usize| {
-            field.len() <= most
-                && field
-                    .bytes()
-                    .all(|byte| byte.is_ascii_graphic() && byte != b'|')
-        };
+        let plain = |field: &str, most: usize| field.len() <= most && is_signable(field);
         self.v == INVITE_VERSION
-            && !self.mesh_id.as_str().is_empty()
             && plain(self.mesh_id.as_str(), ID_BYTES)
             && is_slug(&self.mesh_slug)
             && plain(&self.broker_url, BROKER_URL_BYTES)
             && is_broker_url(&self.broker_url)
-            && plain(&self.mesh_root_key, ROOT_KEY_BYTES)
+            && (self.mesh_root_key.is_empty() || plain(&self.mesh_root_key, ROOT_KEY_BYTES))
     }
 }
 
@@ -262,4 +261,221 @@ fn token_of(link: &str) -> Option<&str> {
             .unwrap_or(link)
     };
     (!token.is_empty()).then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::crypto::stand_in::StandIn;
+
+    const NOW: Wall = Wall(1_700_000_000_000);
+
+    fn owner() -> SecretKey {
+        SecretKey::from_bytes([1; 32])
+    }
+
+    fn terms() -> InviteTerms {
+        InviteTerms {
+            mesh_id: MeshId::from("01hqz0k3v7mesh00000000000a"),
+            mesh_slug: "team-1".into(),
+            broker_url: "wss://broker.example:7443/ws".into(),
+            expires_at_s: NOW.0 / 1000 + 60,
+            mesh_root_key: "cm9vdA".into(),
+            role: MemberRole::Member,
+        }
+    }
+
+    fn token() -> InviteToken {
+        InviteToken::sign(&StandIn, &owner(), terms()).unwrap()
+    }
+
+    fn token_of_json(json: &serde_json::Value) -> String {
+        Base64UrlUnpadded::encode_string(&serde_json::to_vec(json).unwrap())
+    }
+
+    #[test]
+    fn every_form_of_a_link_is_the_same_invite() {
+        let (expected, bare) = (token(), token().encode());
+        let links = [
+            expected.link(),
+            format!("ic://join/{bare}"),
+            format!("https://broker.example/join/{bare}"),
+            format!("  {bare}\n"),
+        ];
+        for link in links {
+            assert_eq!(InviteToken::decode(&link).as_ref(), Ok(&expected), "{link}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_link_is_refused() {
+        let bare = token().encode();
+        let links = [
+            String::new(),
+            "bowline://join/".into(),
+            format!("https:///join/{bare}"),
+            format!("https://broker.example/leave/{bare}"),
+            format!("http://broker.example/join/{bare}"),
+            format!("{bare}="),
+        ];
+        for link in links {
+            assert_eq!(
+                InviteToken::decode(&link),
+                Err(BadInvite::NotALink),
+                "{link}"
+            );
+        }
+        let long = "a".repeat(INVITE_LINK_BYTES + 1);
+        assert_eq!(InviteToken::decode(&long), Err(BadInvite::TooLong));
+    }
+
+    #[test]
+    fn a_later_version_says_so_whatever_its_fields_are() {
+        let later = token_of_json(&serde_json::json!({"v": 2, "mesh": "m"}));
+        assert_eq!(InviteToken::decode(&later), Err(BadInvite::Version));
+    }
+
+    #[test]
+    fn a_field_outside_its_alphabet_is_damage_and_is_never_signed() {
+        let changes: [(&str, &str); 9] = [
+            ("mesh_id", "a|b"),
+            ("mesh_id", ""),
+            ("mesh_slug", "Team"),
+            ("mesh_slug", ""),
+            ("broker_url", "wss://a|b/ws"),
+            ("broker_url", "https://broker.example/ws"),
+            ("broker_url", "wss://broker.example/elsewhere/ws"),
+            ("mesh_root_key", "a|b"),
+            ("role", "owner"),
+        ];
+        for (field, value) in changes {
+            let mut json = serde_json::to_value(token()).unwrap();
+            json[field] = value.into();
+            let decoded = InviteToken::decode(&token_of_json(&json));
+            assert_eq!(decoded, Err(BadInvite::Damaged), "{field}: {value}");
+        }
+        let ambiguous = InviteTerms {
+            mesh_root_key: "a|b".into(),
+            ..terms()
+        };
+        assert_eq!(InviteToken::sign(&StandIn, &owner(), ambiguous), None);
+    }
+
+    #[test]
+    fn the_token_is_spelled_as_on_the_wire() {
+        let json = Base64UrlUnpadded::decode_vec(&token().encode()).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let fields: Vec<_> = json
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
+        let expected = [
+            "broker_url",
+            "expires_at",
+            "mesh_id",
+            "mesh_root_key",
+            "mesh_slug",
+            "owner_pubkey",
+            "role",
+            "signature",
+            "v",
+        ];
+        assert_eq!(fields, expected);
+        assert_eq!(json["v"], 1);
+        assert_eq!(json["role"], "member");
+        assert_eq!(json["expires_at"], NOW.0 / 1000 + 60);
+    }
+
+    #[test]
+    fn it_is_good_until_it_expires() {
+        let (token, owner) = (token(), StandIn.public_key(&owner()));
+        let verify = |now| token.verify_for(&StandIn, &token.mesh_id, &owner, now);
+        assert_eq!(verify(NOW), Ok(()));
+        assert_eq!(verify(Wall(token.expires_at().0 - 1)), Ok(()));
+        assert_eq!(verify(token.expires_at()), Err(InviteError::Expired));
+    }
+
+    #[test]
+    fn every_field_is_signed() {
+        let changes: [fn(&mut InviteToken); 7] = [
+            |token| token.mesh_id = "01hqz0k3v7mesh00000000000b".into(),
+            |token| token.mesh_slug.push('x'),
+            |token| token.broker_url = "wss://elsewhere.example/ws".into(),
+            |token| token.expires_at_s += 1,
+            |token| token.mesh_root_key.push('x'),
+            |token| token.role = MemberRole::Admin,
+            |token| token.owner_pubkey = StandIn.public_key(&SecretKey::from_bytes([2; 32])),
+        ];
+        for change in changes {
+            let mut token = token();
+            change(&mut token);
+            assert_eq!(
+                token.verify(&StandIn, NOW),
+                Err(InviteError::BadSignature),
+                "{token:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_broker_takes_only_invites_to_its_mesh_by_its_owner() {
+        let (token, owner) = (token(), StandIn.public_key(&owner()));
+        assert_eq!(
+            token.verify_for(&StandIn, &MeshId::from("other"), &owner, NOW),
+            Err(InviteError::MeshMismatch)
+        );
+        assert_eq!(
+            token.verify_for(&StandIn, &token.mesh_id, &PubKey([9; 32]), NOW),
+            Err(InviteError::OwnerMismatch)
+        );
+    }
+
+    #[test]
+    fn its_id_is_the_hash_of_its_signature() {
+        let mut token = token();
+        token.signature = Signature([0; 64]);
+        // SHA-256 of 64 zero bytes.
+        let expected = "f5a5fd42d16a20302798ef6ed309979b43003d2320d9f0e8ea9831a92759fb4b";
+        assert_eq!(token.id().as_str(), expected);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn decoding_is_total(text in ".{0,200}", bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = InviteToken::decode(&text);
+            let _ = InviteToken::decode(&format!("https://{text}"));
+            let _ = InviteToken::decode(&Base64UrlUnpadded::encode_string(&bytes));
+        }
+
+        #[test]
+        fn what_was_signed_decodes_and_verifies(
+            mesh_id in "[0-9a-z]{1,40}",
+            mesh_slug in "[a-z0-9._-]{1,40}",
+            host in "[a-z0-9.]{1,40}(:[0-9]{1,5})?",
+            lasts_s in 1..100_000_000u64,
+            root_key in "[A-Za-z0-9_-]{0,43}",
+            admin in any::<bool>(),
+        ) {
+            let terms = InviteTerms {
+                mesh_id: mesh_id.into(),
+                mesh_slug,
+                broker_url: format!("ws://{host}/ws"),
+                expires_at_s: NOW.0 / 1000 + lasts_s,
+                mesh_root_key: root_key,
+                role: if admin { MemberRole::Admin } else { MemberRole::Member },
+            };
+            let token = InviteToken::sign(&StandIn, &owner(), terms).unwrap();
+            let decoded = InviteToken::decode(&token.link());
+            prop_assert_eq!(decoded.as_ref(), Ok(&token));
+            prop_assert_eq!(decoded.unwrap().verify(&StandIn, NOW), Ok(()));
+        }
+    }
 }
