@@ -38,6 +38,12 @@ pub const NAME_BYTES: usize = 64;
 pub const SUMMARY_BYTES: usize = 512;
 pub const STATUS_TEXT_BYTES: usize = 256;
 pub const ID_BYTES: usize = 128;
+/// What a program may say of where it runs: cut.
+pub const PATH_BYTES: usize = 1_024;
+pub const HOSTNAME_BYTES: usize = 255;
+/// `set_stats`, serialised: kept in memory and shown in lists.
+pub const STATS_BYTES: usize = 4 * 1024;
+pub const PROFILE_CAPABILITIES: usize = 32;
 pub const PEERS_PAGE: usize = 250;
 pub const MENTIONS: usize = 16;
 

@@ -15,7 +15,9 @@ use crate::id::{
     ClientMessageId, Epoch, Fingerprint, MemberId, MeshId, MessageId, PresenceId, PubKey, SessionId,
 };
 
-#[derive(Clone, Debug, PartialEq)]
+/// Serialised with its `type` by [`super::encode`], read by [`super::decode::decode_broker`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum BrokerFrame {
     HelloAck(alloc::boxed::Box<HelloAck>),
     Ack(alloc::boxed::Box<Ack>),
@@ -27,12 +29,15 @@ pub enum BrokerFrame {
     PeersList(PeersList),
     Error(ErrorFrame),
     Ok {
+        #[serde(rename = "_reqId", skip_serializing_if = "Option::is_none")]
         req_id: Option<ReqId>,
     },
     Pong {
+        #[serde(skip_serializing_if = "Option::is_none")]
         n: Option<u64>,
     },
     /// A type that this version does not know: ignored.
+    #[serde(skip)]
     Unknown,
 }
 

@@ -15,50 +15,68 @@ use crate::id::{
 };
 
 /// A frame whose shape is known good. What it may do is decided by the machine that takes it.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// Serialised with its `type`; read by [`super::decode::decode_client`], which knows the limits.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum ClientFrame {
     Hello(alloc::boxed::Box<MemberHello>),
     SessionHello(alloc::boxed::Box<SessionHello>),
     Send(alloc::boxed::Box<Send>),
     ClientAck(ClientAck),
     ListPeers {
+        #[serde(skip_serializing_if = "Option::is_none")]
         after: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
         limit: Option<u32>,
+        #[serde(rename = "_reqId", skip_serializing_if = "Option::is_none")]
         req_id: Option<ReqId>,
     },
     SetStatus {
         status: Status,
+        #[serde(rename = "_reqId", skip_serializing_if = "Option::is_none")]
         req_id: Option<ReqId>,
     },
     SetSummary {
         summary: String,
+        #[serde(rename = "_reqId", skip_serializing_if = "Option::is_none")]
         req_id: Option<ReqId>,
     },
     JoinGroup {
         name: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
         role: Option<String>,
+        #[serde(rename = "_reqId", skip_serializing_if = "Option::is_none")]
         req_id: Option<ReqId>,
     },
     LeaveGroup {
         name: String,
+        #[serde(rename = "_reqId", skip_serializing_if = "Option::is_none")]
         req_id: Option<ReqId>,
     },
     SetVisible {
         visible: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<String>,
+        #[serde(rename = "_reqId", skip_serializing_if = "Option::is_none")]
         req_id: Option<ReqId>,
     },
     SetProfile {
+        #[serde(flatten)]
         profile: Profile,
+        #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<String>,
+        #[serde(rename = "_reqId", skip_serializing_if = "Option::is_none")]
         req_id: Option<ReqId>,
     },
     SetStats {
         stats: Value,
+        #[serde(rename = "_reqId", skip_serializing_if = "Option::is_none")]
         req_id: Option<ReqId>,
     },
     Bye,
     Ping {
+        #[serde(skip_serializing_if = "Option::is_none")]
         n: Option<u64>,
     },
 }

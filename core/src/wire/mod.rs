@@ -7,12 +7,18 @@ mod body;
 pub mod broker;
 pub mod client;
 pub mod code;
+pub mod decode;
+pub mod encode;
 pub mod feature;
+mod target;
 
 pub use body::{Base64Body, Nonce};
 pub use broker::BrokerFrame;
 pub use client::{ClientFrame, MemberHello, Send, SessionHello};
 pub use code::{Close, Code, HelloCode, SendCode, SendCodeKind};
+pub use decode::{BrokerDecodeError, ClientDecodeError, decode_broker, decode_client};
+pub use encode::{encode_broker, encode_client, encode_event, encode_event_plain};
+pub use target::{BadTarget, Target};
 
 use serde::{Deserialize, Serialize};
 

@@ -1,0 +1,598 @@
+//! Bytes to frames, with every limit that belongs to a frame's shape.
+//!
+//! Two passes: a light borrowed head says what the frame is and to whom an answer goes, then the
+//! struct of that type is read. Unknown fields are ignored. What is too long is cut where the wire
+//! says so (what a peer calls itself) and refused elsewhere.
+//!
+//! Deliberately absent: how long a `ciphertext` may be (a setting of the mesh) and how long a frame
+//! may be (whoever reads the socket).
+
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use core::fmt;
+
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::broker::{BrokerFrame, Event, EventData, EventKind};
+use super::client::{
+    About, ClientAck, ClientFrame, MemberHello, Profile, ReqId, Send, SessionHello,
+};
+use super::{HelloCode, Status};
+use crate::id::PubKey;
+use crate::limits::{
+    HOSTNAME_BYTES, ID_BYTES, MENTIONS, NAME_BYTES, PATH_BYTES, PROFILE_CAPABILITIES, STATS_BYTES,
+    STATUS_TEXT_BYTES, SUMMARY_BYTES,
+};
+
+/// Why a text is no frame, with what an answer needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientDecodeError {
+    /// Not a JSON object with a string `type`.
+    Garbage,
+    /// A `type` that is not ours.
+    Unknown {
+        kind: String,
+        id: Option<String>,
+        req_id: Option<ReqId>,
+    },
+    /// A field is missing or not what it should be. A `send` with an `id` is owed a refused `ack`.
+    Bad {
+        kind: String,
+        id: Option<String>,
+        req_id: Option<ReqId>,
+        detail: String,
+    },
+    /// The same of either hello.
+    BadHello {
+        code: HelloCode,
+        req_id: Option<ReqId>,
+        detail: String,
+    },
+}
+
+/// Why a broker's text is no frame. There is nobody to answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BrokerDecodeError {
+    #[error("not a JSON object with a string `type`")]
+    Garbage,
+    #[error("`{kind}`: {detail}")]
+    Bad { kind: String, detail: String },
+}
+
+pub fn decode_client(text: &[u8]) -> Result<ClientFrame, ClientDecodeError> {
+    let text = str::from_utf8(text).map_err(|_| ClientDecodeError::Garbage)?;
+    let head = Head::read(text).ok_or(ClientDecodeError::Garbage)?;
+    let kind = head.kind.as_ref();
+    let frame = match kind {
+        "hello" => return hello(text, &head),
+        "session_hello" => return session_hello(text, &head),
+        "send" => read::<Send>(text).and_then(checked_send),
+        "client_ack" => client_ack(text),
+        "list_peers" => list_peers(text, &head),
+        "set_status" => read::<SetStatus>(text).map(|f| ClientFrame::SetStatus {
+            status: f.status,
+            req_id: head.req_id(),
+        }),
+        "set_summary" => read::<SetSummary>(text).map(|mut f| {
+            cut(&mut f.summary, SUMMARY_BYTES);
+            ClientFrame::SetSummary {
+                summary: f.summary,
+                req_id: head.req_id(),
+            }
+        }),
+        "join_group" => join_group(text, &head),
+        "leave_group" => leave_group(text, &head),
+        "set_visible" => read::<SetVisible>(text).map(|f| ClientFrame::SetVisible {
+            visible: f.visible,
+            id: head.id(),
+            req_id: head.req_id(),
+        }),
+        "set_profile" => read::<Profile>(text).map(|mut profile| {
+            cut_profile(&mut profile);
+            ClientFrame::SetProfile {
+                profile,
+                id: head.id(),
+                req_id: head.req_id(),
+            }
+        }),
+        "set_stats" => set_stats(text, &head),
+        "bye" => Ok(ClientFrame::Bye),
+        "ping" => read::<Ping>(text).map(|f| ClientFrame::Ping { n: f.n }),
+        unknown => {
+            return Err(ClientDecodeError::Unknown {
+                kind: shortened(unknown),
+                id: head.id(),
+                req_id: head.req_id(),
+            });
+        }
+    };
+    frame
+        .and_then(|frame| head.check(text).map(|()| frame))
+        .map_err(|detail| ClientDecodeError::Bad {
+            kind: kind.into(),
+            id: if kind == "send" {
+                head.id.as_deref().map(String::from)
+            } else {
+                head.id()
+            },
+            req_id: head.req_id(),
+            detail: shortened(&detail),
+        })
+}
+
+pub fn decode_broker(text: &[u8]) -> Result<BrokerFrame, BrokerDecodeError> {
+    let text = str::from_utf8(text).map_err(|_| BrokerDecodeError::Garbage)?;
+    let head = Head::read(text).ok_or(BrokerDecodeError::Garbage)?;
+    let frame = match head.kind.as_ref() {
+        "hello_ack" => read(text).map(|f| BrokerFrame::HelloAck(Box::new(f))),
+        "ack" => read(text).map(|f| BrokerFrame::Ack(Box::new(f))),
+        "push" if head.is_system => Ok(system_push(text)),
+        "push" => read(text).map(|f| BrokerFrame::Push(Box::new(f))),
+        "event" => read(text).map(BrokerFrame::Event),
+        "stream" => read(text).map(BrokerFrame::Stream),
+        "peers_list" => read(text).map(BrokerFrame::PeersList),
+        "error" => read(text).map(BrokerFrame::Error),
+        "ok" => Ok(BrokerFrame::Ok {
+            req_id: head.req_id(),
+        }),
+        "pong" => read::<Ping>(text).map(|f| BrokerFrame::Pong { n: f.n }),
+        _ => Ok(BrokerFrame::Unknown),
+    };
+    frame.map_err(|detail| BrokerDecodeError::Bad {
+        kind: shortened(&head.kind),
+        detail: shortened(&detail),
+    })
+}
+
+/// Cuts `text` to at most `most` bytes, at a character.
+pub fn cut(text: &mut String, most: usize) {
+    text.truncate(floor_boundary(text, most));
+}
+
+/// The first pass. `id` and `_reqId` count only where they are strings.
+#[derive(Default)]
+struct Head<'a> {
+    kind: Cow<'a, str>,
+    id: Option<Cow<'a, str>>,
+    req_id: Option<Cow<'a, str>>,
+    /// `subtype:"system"` of a push.
+    is_system: bool,
+}
+
+impl<'a> Head<'a> {
+    fn read(text: &'a str) -> Option<Self> {
+        // What cannot be held in a string (a lone surrogate) in one of the others must not hide
+        // the type.
+        serde_json::from_str(text).ok().or_else(|| {
+            let only: OnlyKind<'a> = serde_json::from_str(text).ok()?;
+            Some(Self {
+                kind: only.kind,
+                ..Self::default()
+            })
+        })
+    }
+
+    /// As far as an answer may repeat it.
+    fn id(&self) -> Option<String> {
+        self.id
+            .as_deref()
+            .filter(|id| id.len() <= ID_BYTES)
+            .map(String::from)
+    }
+
+    fn req_id(&self) -> Option<ReqId> {
+        self.req_id
+            .as_deref()
+            .filter(|id| id.len() <= ID_BYTES)
+            .map(|id| ReqId(id.into()))
+    }
+
+    /// What holds for every frame of a client.
+    fn check(&self, text: &str) -> Result<(), String> {
+        if has_nul(text) {
+            return Err("a text holds a NUL".into());
+        }
+        id("id", self.id.as_deref())?;
+        id("_reqId", self.req_id.as_deref())
+    }
+}
+
+impl<'de> Deserialize<'de> for Head<'de> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct HeadVisitor;
+
+        impl<'de> Visitor<'de> for HeadVisitor {
+            type Value = Head<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a frame")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Head<'de>, A::Error> {
+                let mut head = Head::default();
+                let mut kind = None;
+                while let Some(MaybeText(key)) = map.next_key()? {
+                    match key.as_deref().unwrap_or_default() {
+                        "type" => MaybeText(kind) = map.next_value()?,
+                        "id" => MaybeText(head.id) = map.next_value()?,
+                        "_reqId" => MaybeText(head.req_id) = map.next_value()?,
+                        "subtype" => {
+                            let MaybeText(subtype) = map.next_value()?;
+                            head.is_system = subtype.as_deref() == Some("system");
+                        }
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                head.kind = kind.ok_or_else(|| de::Error::missing_field("type"))?;
+                Ok(head)
+            }
+        }
+
+        d.deserialize_map(HeadVisitor)
+    }
+}
+
+#[derive(Deserialize)]
+struct OnlyKind<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+}
+
+/// A string, borrowed where it holds no escape; anything else counts as absent.
+struct MaybeText<'a>(Option<Cow<'a, str>>);
+
+impl<'de> Deserialize<'de> for MaybeText<'de> {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct MaybeTextVisitor;
+
+        impl<'de> Visitor<'de> for MaybeTextVisitor {
+            type Value = MaybeText<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any value")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(MaybeText(Some(Cow::Borrowed(text))))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(MaybeText(Some(Cow::Owned(text.into()))))
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(MaybeText(None))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+                Ok(MaybeText(None))
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+                Ok(MaybeText(None))
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+                Ok(MaybeText(None))
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+                Ok(MaybeText(None))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+                IgnoredAny.visit_seq(seq)?;
+                Ok(MaybeText(None))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                IgnoredAny.visit_map(map)?;
+                Ok(MaybeText(None))
+            }
+        }
+
+        d.deserialize_any(MaybeTextVisitor)
+    }
+}
+
+fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+fn hello(text: &str, head: &Head<'_>) -> Result<ClientFrame, ClientDecodeError> {
+    let checked = || {
+        let mut hello: MemberHello = read(text)?;
+        head.check(text)?;
+        id("meshId", Some(hello.mesh_id.as_str()))?;
+        id("memberId", Some(hello.member_id.as_str()))?;
+        id("sessionId", Some(hello.session_id.as_str()))?;
+        cut_about(&mut hello.about);
+        Ok(ClientFrame::Hello(Box::new(hello)))
+    };
+    checked().map_err(|detail| bad_hello(text, head, detail))
+}
+
+fn session_hello(text: &str, head: &Head<'_>) -> Result<ClientFrame, ClientDecodeError> {
+    let checked = || {
+        let mut hello: SessionHello = read(text)?;
+        head.check(text)?;
+        id("meshId", Some(hello.mesh_id.as_str()))?;
+        id(
+            "parentMemberId",
+            hello.parent_member_id.as_ref().map(|id| id.as_str()),
+        )?;
+        id("sessionId", Some(hello.session_id.as_str()))?;
+        if let Some(role) = &mut hello.role {
+            cut(role, NAME_BYTES);
+        }
+        cut_about(&mut hello.about);
+        Ok(ClientFrame::SessionHello(Box::new(hello)))
+    };
+    checked().map_err(|detail| bad_hello(text, head, detail))
+}
+
+/// Keys that are no keys have codes of their own.
+fn bad_hello(text: &str, head: &Head<'_>, detail: String) -> ClientDecodeError {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Keys {
+        session_pubkey: Option<Value>,
+        parent_member_pubkey: Option<Value>,
+    }
+
+    let is_bad = |field: &Option<Value>| {
+        let is_key = |key: &str| key.parse::<PubKey>().is_ok();
+        field
+            .as_ref()
+            .is_some_and(|value| !value.as_str().is_some_and(is_key))
+    };
+    let code = match serde_json::from_str::<Keys>(text) {
+        Ok(keys) if is_bad(&keys.parent_member_pubkey) => HelloCode::BadParentPubkey,
+        Ok(keys) if is_bad(&keys.session_pubkey) => HelloCode::BadSessionPubkey,
+        _ => HelloCode::Malformed,
+    };
+    ClientDecodeError::BadHello {
+        code,
+        req_id: head.req_id(),
+        detail: shortened(&detail),
+    }
+}
+
+fn checked_send(send: Send) -> Result<ClientFrame, String> {
+    if send.target_spec.len() > ID_BYTES {
+        return Err(too_long("targetSpec", ID_BYTES));
+    }
+    if let Some(own) = &send.client_message_id {
+        id("client_message_id", Some(own.as_str()))?;
+        if own.as_str().is_empty() {
+            return Err("client_message_id is empty".into());
+        }
+    }
+    id("replyToId", send.reply_to_id.as_ref().map(|id| id.as_str()))?;
+    id("seal", send.seal.as_deref())?;
+    if send.mentions.len() > MENTIONS {
+        return Err(format!("more than {MENTIONS} mentions"));
+    }
+    send.mentions
+        .iter()
+        .try_for_each(|mention| id("mentions", Some(mention)))?;
+    if !matches!(send.nonce.len(), 0 | NONCE_CHARACTERS) {
+        return Err("nonce is not 24 bytes in base64".into());
+    }
+    Ok(ClientFrame::Send(Box::new(send)))
+}
+
+/// 24 bytes in base64.
+const NONCE_CHARACTERS: usize = 32;
+
+fn client_ack(text: &str) -> Result<ClientFrame, String> {
+    let ack: ClientAck = read(text)?;
+    // A recipient may be given a longer id than its sender chose: the message's, and part of a key.
+    if let Some(own) = &ack.client_message_id
+        && own.as_str().len() > 2 * ID_BYTES
+    {
+        return Err(too_long("clientMessageId", 2 * ID_BYTES));
+    }
+    id(
+        "brokerMessageId",
+        ack.broker_message_id.as_ref().map(|id| id.as_str()),
+    )?;
+    Ok(ClientFrame::ClientAck(ack))
+}
+
+fn list_peers(text: &str, head: &Head<'_>) -> Result<ClientFrame, String> {
+    #[derive(Deserialize)]
+    struct ListPeers {
+        after: Option<String>,
+        limit: Option<u32>,
+    }
+
+    let ListPeers { after, limit } = read(text)?;
+    id("after", after.as_deref())?;
+    Ok(ClientFrame::ListPeers {
+        after,
+        limit,
+        req_id: head.req_id(),
+    })
+}
+
+fn join_group(text: &str, head: &Head<'_>) -> Result<ClientFrame, String> {
+    #[derive(Deserialize)]
+    struct JoinGroup {
+        name: String,
+        role: Option<String>,
+    }
+
+    let JoinGroup { name, role } = read(text)?;
+    group_name(&name)?;
+    if role.as_ref().is_some_and(|role| role.len() > NAME_BYTES) {
+        return Err(too_long("role", NAME_BYTES));
+    }
+    Ok(ClientFrame::JoinGroup {
+        name,
+        role,
+        req_id: head.req_id(),
+    })
+}
+
+fn leave_group(text: &str, head: &Head<'_>) -> Result<ClientFrame, String> {
+    #[derive(Deserialize)]
+    struct LeaveGroup {
+        name: String,
+    }
+
+    let LeaveGroup { name } = read(text)?;
+    group_name(&name)?;
+    Ok(ClientFrame::LeaveGroup {
+        name,
+        req_id: head.req_id(),
+    })
+}
+
+fn set_stats(text: &str, head: &Head<'_>) -> Result<ClientFrame, String> {
+    #[derive(Deserialize)]
+    struct SetStats {
+        stats: Value,
+    }
+
+    if text.len() > 2 * STATS_BYTES {
+        return Err(too_long("stats", STATS_BYTES));
+    }
+    let SetStats { stats } = read(text)?;
+    if stats.to_string().len() > STATS_BYTES {
+        return Err(too_long("stats", STATS_BYTES));
+    }
+    Ok(ClientFrame::SetStats {
+        stats,
+        req_id: head.req_id(),
+    })
+}
+
+#[derive(Deserialize)]
+struct SetStatus {
+    status: Status,
+}
+
+#[derive(Deserialize)]
+struct SetSummary {
+    summary: String,
+}
+
+#[derive(Deserialize)]
+struct SetVisible {
+    visible: bool,
+}
+
+#[derive(Deserialize)]
+struct Ping {
+    n: Option<u64>,
+}
+
+/// What a client without `live1` is told of others. Kinds of other dialects are ignored.
+fn system_push(text: &str) -> BrokerFrame {
+    #[derive(Deserialize)]
+    struct SystemPush {
+        event: EventKind,
+        #[serde(rename = "eventData")]
+        data: EventData,
+    }
+
+    match read(text) {
+        Ok(SystemPush { event: kind, data }) => BrokerFrame::Event(Event { kind, data }),
+        Err(_) => BrokerFrame::Unknown,
+    }
+}
+
+fn cut_about(about: &mut About) {
+    let About {
+        pid: _,
+        cwd,
+        display_name,
+        hostname,
+        peer_type,
+        channel,
+        model,
+        groups,
+    } = about;
+    cut(cwd, PATH_BYTES);
+    cut_each(hostname, HOSTNAME_BYTES);
+    for name in [display_name, peer_type, channel, model] {
+        cut_each(name, NAME_BYTES);
+    }
+    for group in groups {
+        cut(&mut group.name, NAME_BYTES);
+        cut_each(&mut group.role, NAME_BYTES);
+    }
+}
+
+fn cut_profile(profile: &mut Profile) {
+    let Profile {
+        avatar,
+        title,
+        bio,
+        capabilities,
+    } = profile;
+    cut_each(avatar, SUMMARY_BYTES);
+    cut_each(title, STATUS_TEXT_BYTES);
+    cut_each(bio, SUMMARY_BYTES);
+    capabilities.truncate(PROFILE_CAPABILITIES);
+    cut_each(capabilities, NAME_BYTES);
+}
+
+fn cut_each<'a>(texts: impl IntoIterator<Item = &'a mut String>, most: usize) {
+    texts.into_iter().for_each(|text| cut(text, most));
+}
+
+fn id(field: &str, value: Option<&str>) -> Result<(), String> {
+    match value {
+        Some(value) if value.len() > ID_BYTES => Err(too_long(field, ID_BYTES)),
+        _ => Ok(()),
+    }
+}
+
+/// A group is an address: cut, it would be another.
+fn group_name(name: &str) -> Result<(), String> {
+    match name.len() {
+        0 => Err("name is empty".into()),
+        length if length > NAME_BYTES => Err(too_long("name", NAME_BYTES)),
+        _ => Ok(()),
+    }
+}
+
+fn too_long(field: &str, most: usize) -> String {
+    format!("{field} is longer than {most} bytes")
+}
+
+/// Texts of the other side and errors that may quote them, as far as they are repeated.
+fn shortened(text: &str) -> String {
+    text[..floor_boundary(text, ID_BYTES)].into()
+}
+
+fn floor_boundary(text: &str, most: usize) -> usize {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    end
+}
+
+/// JSON has a NUL only as an escape; an escaped backslash before `u0000` is not one.
+fn has_nul(text: &str) -> bool {
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        let escape = &rest[at + 1..];
+        if escape.starts_with("u0000") {
+            return true;
+        }
+        let mut escaped = escape.chars();
+        escaped.next();
+        rest = escaped.as_str();
+    }
+    false
+}
