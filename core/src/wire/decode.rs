@@ -596,3 +596,284 @@ fn has_nul(text: &str) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use serde_json::json;
+
+    const KEY: &str = "0a00000000000000000000000000000000000000000000000000000000000000";
+
+    fn decode(json: &Value) -> Result<ClientFrame, ClientDecodeError> {
+        decode_client(json.to_string().as_bytes())
+    }
+
+    fn send() -> Value {
+        json!({
+            "type": "send", "id": "s1", "targetSpec": KEY, "priority": "next",
+            "nonce": "", "ciphertext": "AAAA", "client_message_id": "c1",
+        })
+    }
+
+    fn hello() -> Value {
+        json!({
+            "type": "hello", "meshId": "m1", "memberId": "p1", "pubkey": KEY, "sessionId": "s1",
+            "pid": 7, "cwd": "/tmp", "displayName": "alice", "timestamp": 1,
+            "signature": "00".repeat(64),
+        })
+    }
+
+    fn with(mut json: Value, field: &str, value: Value) -> Value {
+        json[field] = value;
+        json
+    }
+
+    fn detail_of(json: &Value) -> String {
+        match decode(json) {
+            Err(
+                ClientDecodeError::Bad { detail, .. } | ClientDecodeError::BadHello { detail, .. },
+            ) => detail,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn only_an_object_with_a_string_type_is_a_frame() {
+        let texts: [&[u8]; 9] = [
+            b"",
+            b"hello",
+            b"[]",
+            b"7",
+            b"{}",
+            b"{\"type\":7}",
+            b"{\"type\":\"ping\"",
+            b"{\"type\":\"ping\"} x",
+            b"\xff",
+        ];
+        for text in texts {
+            assert_eq!(decode_client(text), Err(ClientDecodeError::Garbage));
+            assert_eq!(decode_broker(text), Err(BrokerDecodeError::Garbage));
+        }
+    }
+
+    #[test]
+    fn an_unknown_type_is_told_with_what_its_answer_needs() {
+        let json = json!({"type": "mint_coin", "id": "a", "_reqId": "b", "x": [{}]});
+        assert_eq!(
+            decode(&json),
+            Err(ClientDecodeError::Unknown {
+                kind: "mint_coin".into(),
+                id: Some("a".into()),
+                req_id: Some(ReqId("b".into())),
+            })
+        );
+        assert_eq!(
+            decode_broker(json.to_string().as_bytes()),
+            Ok(BrokerFrame::Unknown)
+        );
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored() {
+        assert!(decode(&with(send(), "colour", json!({"deep": [1, null]}))).is_ok());
+        assert!(decode(&with(hello(), "colour", json!("blue"))).is_ok());
+    }
+
+    #[test]
+    fn a_bad_send_keeps_the_id_that_its_ack_needs() {
+        for json in [
+            with(send(), "priority", json!("soon")),
+            with(send(), "ciphertext", json!("not base64!")),
+            with(send(), "nonce", json!("AAAA")),
+            with(send(), "mentions", json!(alloc::vec!["a"; 17])),
+            with(send(), "client_message_id", json!("c".repeat(129))),
+            with(send(), "client_message_id", json!("")),
+            with(send(), "request_fingerprint", json!("abc")),
+            with(send(), "targetSpec", Value::Null),
+        ] {
+            match decode(&json) {
+                Err(ClientDecodeError::Bad { kind, id, .. }) => {
+                    assert_eq!((kind.as_str(), id.as_deref()), ("send", Some("s1")));
+                }
+                other => panic!("{json} gave {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_id_that_is_too_long_is_refused_under_that_id() {
+        let long = "i".repeat(ID_BYTES + 1);
+        match decode(&with(send(), "id", json!(long))) {
+            Err(ClientDecodeError::Bad { id, .. }) => assert_eq!(id, Some(long)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_length_of_a_ciphertext_is_not_judged_here() {
+        let json = with(send(), "ciphertext", json!("A".repeat(400_000)));
+        assert!(matches!(decode(&json), Ok(ClientFrame::Send(_))));
+    }
+
+    #[test]
+    fn names_with_a_nul_are_refused() {
+        assert_eq!(
+            detail_of(&with(hello(), "displayName", json!("a\0b"))),
+            "a text holds a NUL"
+        );
+        for json in [
+            json!({"type": "set_summary", "summary": "\0"}),
+            json!({"type": "join_group", "name": "a\0"}),
+            json!({"type": "set_profile", "title": "a\0"}),
+            with(send(), "id", json!("a\0")),
+        ] {
+            assert_eq!(detail_of(&json), "a text holds a NUL");
+        }
+    }
+
+    #[test]
+    fn an_escaped_backslash_does_not_make_a_nul() {
+        let text = br#"{"type":"set_summary","summary":"\\u0000 \n \\\\u0000"}"#;
+        assert_eq!(
+            decode_client(text),
+            Ok(ClientFrame::SetSummary {
+                summary: "\\u0000 \n \\\\u0000".into(),
+                req_id: None
+            })
+        );
+        let text = br#"{"type":"set_summary","summary":"\\\u0000"}"#;
+        assert!(matches!(
+            decode_client(text),
+            Err(ClientDecodeError::Bad { .. })
+        ));
+    }
+
+    #[test]
+    fn names_with_a_lone_surrogate_are_refused() {
+        let broken = |json: Value| json.to_string().replace("HERE", "\\ud800");
+        let name = broken(with(hello(), "displayName", json!("HERE")));
+        assert!(matches!(
+            decode_client(name.as_bytes()),
+            Err(ClientDecodeError::BadHello {
+                code: HelloCode::Malformed,
+                ..
+            })
+        ));
+        let summary = broken(json!({"type": "set_summary", "summary": "HERE", "_reqId": "r"}));
+        match decode_client(summary.as_bytes()) {
+            Err(ClientDecodeError::Bad { req_id, .. }) => {
+                assert_eq!(req_id, Some(ReqId("r".into())));
+            }
+            other => panic!("{other:?}"),
+        }
+        let id = broken(with(send(), "id", json!("HERE")));
+        match decode_client(id.as_bytes()) {
+            Err(ClientDecodeError::Bad { kind, id, .. }) => {
+                assert_eq!((kind.as_str(), id), ("send", None));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn names_that_are_too_long_are_cut_at_a_character() {
+        let long = "é".repeat(NAME_BYTES);
+        match decode(&with(hello(), "displayName", json!(format!("x{long}")))) {
+            Ok(ClientFrame::Hello(hello)) => {
+                let name = hello.about.display_name.unwrap();
+                assert_eq!(name, format!("x{}", "é".repeat((NAME_BYTES - 1) / 2)));
+            }
+            other => panic!("{other:?}"),
+        }
+        match decode(&json!({"type": "set_summary", "summary": "é".repeat(SUMMARY_BYTES)})) {
+            Ok(ClientFrame::SetSummary { summary, .. }) => {
+                assert_eq!(summary.len(), SUMMARY_BYTES);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(
+            detail_of(&json!({"type": "join_group", "name": "g".repeat(NAME_BYTES + 1)})),
+            "name is longer than 64 bytes",
+            "a group is an address"
+        );
+    }
+
+    #[test]
+    fn keys_of_a_hello_have_codes_of_their_own() {
+        let code_of = |json: Value| match decode(&json) {
+            Err(ClientDecodeError::BadHello { code, .. }) => code,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            code_of(with(hello(), "sessionPubkey", json!("abc"))),
+            HelloCode::BadSessionPubkey
+        );
+        let session = with(hello(), "type", json!("session_hello"));
+        assert_eq!(
+            code_of(with(session.clone(), "parentMemberPubkey", json!(7))),
+            HelloCode::BadParentPubkey
+        );
+        assert_eq!(code_of(session), HelloCode::Malformed);
+        assert_eq!(
+            code_of(with(hello(), "meshId", json!("m".repeat(129)))),
+            HelloCode::Malformed
+        );
+        assert_eq!(
+            code_of(with(hello(), "timestamp", json!(-1))),
+            HelloCode::Malformed
+        );
+    }
+
+    #[test]
+    fn stats_are_bounded() {
+        let fat: Vec<u32> = (0..2_000).collect();
+        assert!(decode(&json!({"type": "set_stats", "stats": {"messagesIn": 1}})).is_ok());
+        assert_eq!(
+            detail_of(&json!({"type": "set_stats", "stats": fat})),
+            "stats is longer than 4096 bytes"
+        );
+    }
+
+    #[test]
+    fn nesting_without_end_is_refused_and_not_followed() {
+        let deep = "[".repeat(100_000);
+        let text = format!("{{\"type\":\"set_stats\",\"stats\":{deep}");
+        assert_eq!(
+            decode_client(text.as_bytes()),
+            Err(ClientDecodeError::Garbage)
+        );
+        let closed = format!("{text}{}}}", "]".repeat(100_000));
+        assert!(matches!(
+            decode_client(closed.as_bytes()),
+            Err(ClientDecodeError::Bad { .. })
+        ));
+        let id = format!("{{\"type\":\"ping\",\"id\":{deep}{}}}", "]".repeat(100_000));
+        assert_eq!(
+            decode_client(id.as_bytes()),
+            Ok(ClientFrame::Ping { n: None })
+        );
+    }
+
+    #[test]
+    fn system_pushes_of_other_dialects_are_ignored() {
+        let push = |event: &str| {
+            json!({
+                "type": "push", "subtype": "system", "senderPubkey": "system", "event": event,
+                "eventData": {"name": "alice", "pubkey": KEY},
+            })
+            .to_string()
+        };
+        assert!(matches!(
+            decode_broker(push("peer_joined").as_bytes()),
+            Ok(BrokerFrame::Event(Event {
+                kind: EventKind::PeerJoined,
+                ..
+            }))
+        ));
+        assert_eq!(
+            decode_broker(push("tick").as_bytes()),
+            Ok(BrokerFrame::Unknown)
+        );
+    }
+}

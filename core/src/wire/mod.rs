@@ -10,6 +10,8 @@ pub mod code;
 pub mod decode;
 pub mod encode;
 pub mod feature;
+#[cfg(test)]
+mod round_trip;
 mod target;
 
 pub use body::{Base64Body, Nonce};
