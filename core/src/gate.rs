@@ -45,6 +45,18 @@ impl<T> Gate<T> {
         self.waiting.push_back((txn, promise));
     }
 
+    /// A promise on what is durable already need not wait behind the others.
+    ///
+    /// # Errors
+    /// The promise back, if `txn` is not durable.
+    pub fn pass(&self, txn: TxnId, promise: T) -> Result<Durable<T>, T> {
+        if txn <= self.durable {
+            Ok(Durable(promise))
+        } else {
+            Err(promise)
+        }
+    }
+
     /// Raises the watermark; a lower one than before changes nothing.
     pub fn persisted(&mut self, upto: TxnId) {
         self.durable = self.durable.max(upto);

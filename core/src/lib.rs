@@ -10,6 +10,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod crypto;
+pub mod dedupe;
 pub mod entropy;
 pub mod gate;
 pub mod host;

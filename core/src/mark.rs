@@ -62,9 +62,9 @@ marks! {
     TargetUnknown,
     FramesHeldBehindLookUp,
     // delivery
-    PushedLive,
-    PushedAtReattach,
-    PushedAtIdle,
+    Pushed,
+    PushedAgain,
+    WorkingLapsed,
     HeldByStatus,
     ClaimExpired,
     AckedUnclaimed,

@@ -52,6 +52,12 @@ impl<Op> Ledger<Op> {
         }
     }
 
+    /// The transaction to which the next op will belong.
+    #[must_use]
+    pub fn current_with_op(&self) -> TxnId {
+        self.last.next()
+    }
+
     /// Ends a `handle_*`: the transaction to emit, if there were ops. While stalled it is kept and
     /// goes out with the others.
     pub fn seal(&mut self) -> Option<Txn<Op>> {

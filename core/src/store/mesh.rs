@@ -13,7 +13,7 @@ use crate::id::{
     SessionId,
 };
 use crate::time::Wall;
-use crate::wire::client::{About, Profile};
+use crate::wire::client::{About, Group, Profile};
 use crate::wire::feature::Capabilities;
 use crate::wire::{Base64Body, Nonce, Priority, Status};
 
@@ -87,6 +87,9 @@ pub struct PeerRow {
 pub struct Registration {
     pub session_id: Option<SessionId>,
     pub about: About,
+    /// As the last hello had them; `about.groups` also holds those joined since.
+    #[serde(default)]
+    pub hello_groups: Vec<Group>,
     pub status: Status,
     pub summary: Option<String>,
     pub visible: bool,

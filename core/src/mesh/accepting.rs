@@ -1,0 +1,530 @@
+//! Accepting a `send`: dedupe before the limiter, then route, then one transaction.
+
+use alloc::boxed::Box;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::{Continue, Mesh, Output, Promise, Why};
+use crate::dedupe::Seen;
+use crate::id::{ClientMessageId, ConnId, Fingerprint, MemberId, PeerKey, PubKey};
+use crate::limits::{ACCEPT_DURABLE_WITHIN, BUSY_RETRY_AFTER, KNOWN_ABSENT_FOR};
+use crate::mark::Mark;
+use crate::store::TxnId;
+use crate::store::mesh::{DedupeRow, Load, MessageRow, Op};
+use crate::time::{Mono, Now};
+use crate::wire::Target;
+use crate::wire::broker::Ack;
+use crate::wire::{BrokerFrame, Send, SendCode};
+use core::time::Duration;
+
+/// A `send` whose id is being looked up.
+#[derive(Debug)]
+pub(super) struct PendingSend {
+    pub(super) conn: ConnId,
+    send: Box<Send>,
+    checked: Checked,
+}
+
+/// An answer that waits for durability, until its deadline.
+#[derive(Debug)]
+pub(super) struct PendingAck {
+    conn: ConnId,
+    ack: Ack,
+    pub(super) deadline: Mono,
+}
+
+/// What a `send` says once it was read.
+#[derive(Clone, Debug)]
+struct Checked {
+    sender: PeerKey,
+    target: PubKey,
+    fingerprint: Fingerprint,
+}
+
+/// Why it is refused.
+#[derive(Clone, Copy, Debug)]
+struct Refusal {
+    code: SendCode,
+    detail: &'static str,
+    retry_after: Option<Duration>,
+}
+
+impl Mesh {
+    pub(super) fn on_send(&mut self, now: Now, id: ConnId, send: Box<Send>) {
+        let checked = match self.check(id, &send) {
+            Ok(checked) => checked,
+            Err(refusal) => return self.refuse(id, &send, refusal),
+        };
+        let Some(client_message_id) = send.client_message_id.clone() else {
+            return self.accept(now, id, &send, checked);
+        };
+        let key = (checked.sender.clone(), client_message_id.clone());
+        match self.dedupe.seen(&key) {
+            Seen::Fresh(row, txn) => {
+                let row = row.clone();
+                self.marks.hit(Mark::DedupeHitFresh);
+                self.repeat(now, id, &send, &checked, &row, txn);
+            }
+            Seen::Durable(row) => {
+                let row = row.clone();
+                self.marks.hit(Mark::DedupeHitDurable);
+                self.repeat(now, id, &send, &checked, &row, TxnId(0));
+            }
+            Seen::Unknown if send.first && self.is_newest(id, &checked.sender) => {
+                self.marks.hit(Mark::DedupeMissFirst);
+                self.accept(now, id, &send, checked);
+            }
+            Seen::Unknown => self.look_up(now, id, send, checked, client_message_id),
+        }
+    }
+
+    /// The look-up was answered. If the connection is gone, nothing was accepted.
+    pub(super) fn send_looked_up(
+        &mut self,
+        now: Now,
+        pending: PendingSend,
+        found: Option<DedupeRow>,
+    ) {
+        let PendingSend {
+            conn: id,
+            send,
+            checked,
+        } = pending;
+        if !self.conns.contains_key(&id) {
+            return;
+        }
+        match found {
+            Some(row) => {
+                self.marks.hit(Mark::DedupeLookedUpFound);
+                let key = (row.sender.clone(), row.client_message_id.clone());
+                self.dedupe.remember(key, row.clone());
+                self.repeat(now, id, &send, &checked, &row, TxnId(0));
+            }
+            None => {
+                self.marks.hit(Mark::DedupeLookedUpAbsent);
+                self.on_absent(now, id, &send, checked);
+            }
+        }
+        self.release_held(now, id);
+    }
+
+    /// Answers that were not durable in time: `outcome_unknown`, and the accept stands.
+    pub(super) fn accepts_overdue(&mut self, now: Now) {
+        while let Some(entry) = self.acks.first_entry() {
+            if entry.get().deadline > now.mono {
+                break;
+            }
+            let PendingAck { conn, ack, .. } = entry.remove();
+            self.marks.hit(Mark::AcceptOutcomeUnknown);
+            let refusal = Refusal {
+                code: SendCode::OutcomeUnknown,
+                detail: "not durable yet: ask again with the same id",
+                retry_after: Some(BUSY_RETRY_AFTER),
+            };
+            self.send(conn, &BrokerFrame::Ack(Box::new(refused(ack.id, refusal))));
+        }
+        self.arm_accept();
+    }
+
+    pub(super) fn arm_accept(&mut self) {
+        match self.acks.values().next() {
+            Some(ack) => self.timers.set(Why::Accept, ack.deadline),
+            None => {
+                self.timers.cancel(&Why::Accept);
+            }
+        }
+    }
+
+    /// Only called with what left the gate.
+    pub(super) fn answer(&mut self, ack: &PendingAck) {
+        self.send(ack.conn, &BrokerFrame::Ack(Box::new(ack.ack.clone())));
+    }
+
+    fn check(&self, id: ConnId, send: &Send) -> Result<Checked, Refusal> {
+        let conn = self
+            .conns
+            .get(&id)
+            .ok_or(bad_request("the connection is gone"))?;
+        let target = match Target::parse(&send.target_spec) {
+            Ok(Target::Key(key)) => key,
+            Ok(_) => return Err(bad_request("only a single key can be written to")),
+            Err(_) => return Err(bad_request("the target is not 64 hex characters")),
+        };
+        if send.ciphertext.len() > self.config.limits.inline_bytes {
+            return Err(permanent(
+                SendCode::PayloadTooLarge,
+                "the ciphertext is longer than inline_bytes",
+            ));
+        }
+        if send
+            .seal
+            .as_deref()
+            .is_some_and(|seal| !matches!(seal, "x1" | "box"))
+        {
+            return Err(bad_request("the seal is of an unknown suite"));
+        }
+        let own = self
+            .peers
+            .get(&conn.peer)
+            .and_then(|peer| peer.row.as_ref());
+        if own.is_some_and(|row| row.pubkey == target && matches!(row.key, PeerKey::Session(_))) {
+            return Err(bad_request("the target is the sender itself"));
+        }
+        let fingerprint = send
+            .request_fingerprint
+            .unwrap_or_else(|| fingerprint_of(send));
+        Ok(Checked {
+            sender: conn.peer.clone(),
+            target,
+            fingerprint,
+        })
+    }
+
+    /// An id that was accepted before answers the same again, without touching any budget.
+    fn repeat(
+        &mut self,
+        now: Now,
+        id: ConnId,
+        send: &Send,
+        checked: &Checked,
+        row: &DedupeRow,
+        txn: TxnId,
+    ) {
+        if row.fingerprint != checked.fingerprint {
+            self.marks.hit(Mark::FingerprintConflict);
+            let mut ack = refused(
+                send.id.clone(),
+                permanent(
+                    SendCode::IdempotencyKeyReused,
+                    "this id was accepted with other content",
+                ),
+            );
+            ack.fingerprint_prefix = Some(row.fingerprint.to_string()[..16].into());
+            return self.send(id, &BrokerFrame::Ack(Box::new(ack)));
+        }
+        self.stats.duplicates += 1;
+        let ack = Ack {
+            id: send.id.clone(),
+            message_id: row.message_id.to_string(),
+            queued: true,
+            duplicate: true,
+            first_seen_at: Some(row.first_seen_at.iso8601().to_string()),
+            history_available: Some(true),
+            ..Ack::default()
+        };
+        self.promise_ack(now, id, ack, txn);
+    }
+
+    fn look_up(
+        &mut self,
+        now: Now,
+        id: ConnId,
+        send: Box<Send>,
+        checked: Checked,
+        client_message_id: ClientMessageId,
+    ) {
+        let rate = self.look_up_rate();
+        if let Err(wait) = self
+            .peer_entry(&checked.sender, now.mono)
+            .look_ups
+            .take(now.mono, rate)
+        {
+            let refusal = Refusal {
+                code: SendCode::Busy,
+                detail: "too many look-ups of earlier ids",
+                retry_after: Some(wait),
+            };
+            return self.refuse(id, &send, refusal);
+        }
+        self.stats.look_ups += 1;
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.begin_holding();
+        }
+        let load = Load::Dedupe {
+            sender: checked.sender.clone(),
+            client_message_id,
+        };
+        self.load(
+            load,
+            Continue::Send(Box::new(PendingSend {
+                conn: id,
+                send,
+                checked,
+            })),
+        );
+    }
+
+    /// The store does not hold the id. Memory may by now: another connection of the same peer sent
+    /// it while this look-up was under way.
+    fn on_absent(&mut self, now: Now, id: ConnId, send: &Send, checked: Checked) {
+        let client_message_id = send.client_message_id.clone().unwrap_or_else(|| "".into());
+        match self
+            .dedupe
+            .seen(&(checked.sender.clone(), client_message_id))
+        {
+            Seen::Fresh(row, txn) => {
+                let row = row.clone();
+                self.repeat(now, id, send, &checked, &row, txn);
+            }
+            Seen::Durable(row) => {
+                let row = row.clone();
+                self.repeat(now, id, send, &checked, &row, TxnId(0));
+            }
+            Seen::Unknown => self.accept(now, id, send, checked),
+        }
+    }
+
+    fn release_held(&mut self, now: Now, id: ConnId) {
+        loop {
+            let Some(conn) = self.conns.get_mut(&id) else {
+                return;
+            };
+            let Some(frame) = conn.next_held() else { break };
+            if self.handle_frame(now, id, frame) == super::telling::Then::LookUpPending {
+                return;
+            }
+        }
+        if self
+            .conns
+            .get_mut(&id)
+            .is_some_and(super::conn::Conn::end_holding)
+        {
+            self.out.push(Output::Resume { conn: id });
+        }
+    }
+
+    fn accept(&mut self, now: Now, id: ConnId, send: &Send, checked: Checked) {
+        match self.route(now, &checked) {
+            Ok(recipient) => self.commit(now, id, send, checked, &recipient),
+            Err(refusal) => self.refuse(id, send, refusal),
+        }
+    }
+
+    /// Nothing is written and no id is consumed by a refusal.
+    fn route(&mut self, now: Now, checked: &Checked) -> Result<PeerKey, Refusal> {
+        if self.ledger.is_busy() {
+            self.marks.hit(Mark::AcceptBusy);
+            return Err(deferral(
+                SendCode::Busy,
+                "the store is behind",
+                BUSY_RETRY_AFTER,
+            ));
+        }
+        let Some(recipient) = self.recipient(now, &checked.target) else {
+            self.marks.hit(Mark::TargetUnknown);
+            return Err(permanent(
+                SendCode::TargetNotFound,
+                "no such peer in this mesh",
+            ));
+        };
+        let limits = &self.config.limits;
+        let (most_messages, most_bytes) = (limits.owed_messages, limits.owed_bytes);
+        let rate = self.send_rate();
+        let owed = &self.peer_entry(&recipient, now.mono).owed;
+        if owed.messages() >= most_messages || owed.bytes() >= most_bytes {
+            self.marks.hit(Mark::RecipientFull);
+            let wait = Duration::from_secs(5);
+            return Err(deferral(
+                SendCode::RecipientFull,
+                "the recipient is owed too much",
+                wait,
+            ));
+        }
+        if let Err(wait) = self
+            .peer_entry(&checked.sender, now.mono)
+            .sends
+            .take(now.mono, rate)
+        {
+            self.marks.hit(Mark::RateLimited);
+            return Err(deferral(SendCode::RateLimited, "too many sends", wait));
+        }
+        Ok(recipient)
+    }
+
+    /// One exists if it held a lease within 30 days or is a member; who is away is queued for.
+    fn recipient(&self, now: Now, target: &PubKey) -> Option<PeerKey> {
+        if let Some(key) = self.by_pubkey.get(target) {
+            let row = self.peers.get(key)?.row.as_ref()?;
+            let known = row.present || now.wall.since(row.last_seen) <= KNOWN_ABSENT_FOR;
+            return known.then(|| key.clone());
+        }
+        let member = self.roster.by_pubkey(target)?;
+        member
+            .revoked_at
+            .is_none()
+            .then(|| PeerKey::Member(member.id.clone()))
+    }
+
+    /// Dedupe record, message and delivery become durable together or not at all.
+    fn commit(&mut self, now: Now, id: ConnId, send: &Send, checked: Checked, recipient: &PeerKey) {
+        let Some((sender_pubkey, sender_member, sender_name)) = self.signature_of(id) else {
+            return;
+        };
+        self.marks.hit(Mark::Accepted);
+        self.stats.accepts += 1;
+        let seq = self.last_seq.next();
+        self.last_seq = seq;
+        let message_id: crate::id::MessageId = self.entropy.ulid(now.wall).into();
+        let message = Arc::new(MessageRow {
+            seq,
+            id: message_id.clone(),
+            sender: checked.sender.clone(),
+            sender_pubkey,
+            sender_member,
+            sender_name,
+            target_spec: send.target_spec.to_ascii_lowercase(),
+            priority: send.priority,
+            nonce: send.nonce.clone(),
+            ciphertext: send.ciphertext.clone(),
+            client_message_id: send
+                .client_message_id
+                .clone()
+                .unwrap_or_else(|| message_id.as_str().into()),
+            fingerprint: checked.fingerprint,
+            reply_to: send.reply_to_id.clone(),
+            body_version: send.body_version,
+            seal: send.seal.clone(),
+            created_at: now.wall,
+        });
+        let weight = message.weight();
+        self.ledger
+            .push(Op::MessagePut(Box::new((*message).clone())), weight);
+        self.ledger.push(
+            Op::DeliveryPut {
+                seq,
+                recipient: recipient.clone(),
+            },
+            64,
+        );
+        let txn = self.ledger.current();
+        if let Some(client_message_id) = send.client_message_id.clone() {
+            let row = DedupeRow {
+                sender: checked.sender.clone(),
+                client_message_id: client_message_id.clone(),
+                fingerprint: checked.fingerprint,
+                message_id: message_id.clone(),
+                seq,
+                first_seen_at: now.wall,
+            };
+            self.ledger.push(Op::DedupePut(row.clone()), 256);
+            self.dedupe
+                .insert((checked.sender, client_message_id), row, txn);
+        }
+        let most_warm = self.warm_most();
+        let peer = self.peer_entry(recipient, now.mono);
+        let present = peer.lease.is_present();
+        peer.owed.accept(message, txn, present, most_warm);
+        if present && peer.owed.is_cold() {
+            self.paging.insert(recipient.clone());
+        }
+        let ack = Ack {
+            id: send.id.clone(),
+            message_id: message_id.to_string(),
+            queued: true,
+            ..Ack::default()
+        };
+        self.promise_ack(now, id, ack, txn);
+        self.gate.hold(txn, Promise::Deliver(recipient.clone()));
+    }
+
+    fn promise_ack(&mut self, now: Now, conn: ConnId, ack: Ack, txn: TxnId) {
+        let token = self.next_ack;
+        self.next_ack += 1;
+        let deadline = now.mono + ACCEPT_DURABLE_WITHIN;
+        self.acks.insert(
+            token,
+            PendingAck {
+                conn,
+                ack,
+                deadline,
+            },
+        );
+        match self.gate.pass(txn, Promise::Ack(token)) {
+            Ok(durable) => self.keep(now, durable),
+            Err(promise) => {
+                self.gate.hold(txn, promise);
+                self.arm_accept();
+            }
+        }
+    }
+
+    fn refuse(&mut self, id: ConnId, send: &Send, refusal: Refusal) {
+        self.stats.refusals += 1;
+        self.send(
+            id,
+            &BrokerFrame::Ack(Box::new(refused(send.id.clone(), refusal))),
+        );
+    }
+
+    /// `first` counts on a peer's newest connection only.
+    fn is_newest(&self, id: ConnId, sender: &PeerKey) -> bool {
+        self.peers
+            .get(sender)
+            .is_some_and(|peer| peer.lease.connections().last() == Some(&id))
+    }
+
+    /// As whom the connection sends: the key whose secret may have sealed it, its member, its name.
+    fn signature_of(&self, id: ConnId) -> Option<(PubKey, MemberId, String)> {
+        let conn = self.conns.get(&id)?;
+        let row = self.peers.get(&conn.peer)?.row.as_ref()?;
+        let pubkey = conn.session_pubkey.unwrap_or(row.pubkey);
+        Some((
+            pubkey,
+            row.member.clone(),
+            super::presence::display_name(row),
+        ))
+    }
+}
+
+/// A send without a fingerprint gets one from its own bytes.
+fn fingerprint_of(send: &Send) -> Fingerprint {
+    let mut hash = Sha256::new();
+    let reply_to = send.reply_to_id.as_ref().map_or("", |id| id.as_str());
+    for field in [
+        send.target_spec.as_str(),
+        send.priority.as_str(),
+        reply_to,
+        send.nonce.as_str(),
+        send.ciphertext.as_str(),
+    ] {
+        hash.update((field.len() as u64).to_be_bytes());
+        hash.update(field.as_bytes());
+    }
+    Fingerprint(hash.finalize().into())
+}
+
+fn refused(id: Option<String>, refusal: Refusal) -> Ack {
+    Ack {
+        id,
+        message_id: String::new(),
+        queued: false,
+        error: Some(refusal.detail.into()),
+        code: Some(refusal.code.as_str().into()),
+        retry_after_ms: refusal
+            .retry_after
+            .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1)),
+        ..Ack::default()
+    }
+}
+
+fn bad_request(detail: &'static str) -> Refusal {
+    permanent(SendCode::BadRequest, detail)
+}
+
+fn permanent(code: SendCode, detail: &'static str) -> Refusal {
+    Refusal {
+        code,
+        detail,
+        retry_after: None,
+    }
+}
+
+fn deferral(code: SendCode, detail: &'static str, wait: Duration) -> Refusal {
+    Refusal {
+        code,
+        detail,
+        retry_after: Some(wait),
+    }
+}

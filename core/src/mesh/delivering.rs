@@ -1,0 +1,244 @@
+//! Pushes, acknowledgements, claims, and paging a cold backlog in.
+
+use alloc::boxed::Box;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use super::delivery::{Next, Page};
+use super::{Continue, Mesh, Why};
+use crate::id::{ConnId, PeerKey};
+use crate::mark::Mark;
+use crate::store::mesh::{Load, MessageRow, Op};
+use crate::time::Now;
+use crate::wire::broker::Push;
+use crate::wire::client::ClientAck;
+use crate::wire::encode::encode_broker;
+use crate::wire::{BrokerFrame, Status};
+
+impl Mesh {
+    /// Pushes what a recipient is owed, as far as its connection, its window and its status let it.
+    pub(super) fn deliver(&mut self, key: &PeerKey) {
+        while self.push_next(key) {}
+        self.arm_claim(key);
+        self.page(key);
+    }
+
+    /// Bytes left the connection: claims of pushes that are out begin, and there is room.
+    pub(super) fn on_sent(&mut self, now: Now, id: ConnId, bytes: u64) {
+        let claim = self.config.limits.claim;
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return;
+        };
+        conn.sent(bytes);
+        let key = conn.peer.clone();
+        if let Some(peer) = self.peers.get_mut(&key) {
+            while let Some(seq) = conn.next_push_left() {
+                peer.owed.left(seq, id, now.mono, claim);
+            }
+        }
+        self.pump_stream(now, id);
+        self.deliver(&key);
+    }
+
+    /// Settles the acknowledging peer's own delivery, never another's. No reply.
+    pub(super) fn on_client_ack(&mut self, id: ConnId, ack: &ClientAck) {
+        let Some(key) = self.conns.get(&id).map(|conn| conn.peer.clone()) else {
+            return;
+        };
+        let txn = self.ledger.current_with_op();
+        let Some(peer) = self.peers.get_mut(&key) else {
+            return;
+        };
+        let message_id = ack.broker_message_id.clone().or_else(|| {
+            ack.client_message_id
+                .as_ref()
+                .and_then(|own| peer.owed.pushed_with_client_id(id, own))
+        });
+        let claimed = peer.owed.claimed();
+        let Some(seq) = message_id.and_then(|message| peer.owed.settle(&message, txn)) else {
+            self.marks.hit(Mark::AckIgnored);
+            return;
+        };
+        if peer.owed.claimed() == claimed {
+            self.marks.hit(Mark::AckedUnclaimed);
+        }
+        self.stats.acknowledgements += 1;
+        self.ledger.push(
+            Op::DeliveryDone {
+                seq,
+                recipient: key.clone(),
+            },
+            64,
+        );
+        self.deliver(&key);
+    }
+
+    pub(super) fn claims_ended(&mut self, now: Now, key: &PeerKey) {
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        let ended = peer.owed.expire_claims(now.mono);
+        for _ in 0..ended {
+            self.marks.hit(Mark::ClaimExpired);
+        }
+        self.deliver(key);
+    }
+
+    /// One timer per peer: its earliest claim.
+    pub(super) fn arm_claim(&mut self, key: &PeerKey) {
+        match self.peers.get(key).and_then(|peer| peer.owed.claim_ends()) {
+            Some(at) => self.timers.set(Why::Claim(key.clone()), at),
+            None => {
+                self.timers.cancel(&Why::Claim(key.clone()));
+            }
+        }
+    }
+
+    /// Asks for the next page of a cold backlog, if the peer is here and memory has room.
+    pub(super) fn page(&mut self, key: &PeerKey) {
+        if !self.paging.contains(key) {
+            return;
+        }
+        let (durable, most) = (self.gate.durable(), self.warm_most());
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        if !peer.owed.is_cold() {
+            self.paging.remove(key);
+            return;
+        }
+        let Some(page) = peer.owed.page(durable, most) else {
+            return;
+        };
+        let load = Load::Backlog {
+            recipient: key.clone(),
+            after: page.after,
+            limit: page.limit,
+        };
+        self.load(load, Continue::Page(key.clone(), page));
+    }
+
+    pub(super) fn paged(&mut self, key: &PeerKey, page: Page, messages: Vec<MessageRow>) {
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        if !messages.is_empty() {
+            self.marks.hit(Mark::BacklogPaged);
+        }
+        peer.owed.paged(page, messages);
+        self.deliver(key);
+    }
+
+    fn push_next(&mut self, key: &PeerKey) -> bool {
+        let Some(peer) = self.peers.get(key) else {
+            return false;
+        };
+        if peer.lease.connections().is_empty() {
+            return false;
+        }
+        let status = peer
+            .row
+            .as_ref()
+            .map_or(Status::Idle, |row| row.registration.status);
+        let window = self.config.limits.window_messages;
+        let mut held_by_status = false;
+        // Status gates the first push only: what was pushed once is pushed again whatever it is.
+        let next = peer
+            .owed
+            .next(self.gate.durable(), window, |message, attempts| {
+                let takes = attempts > 0 || status.takes(message.priority);
+                held_by_status |= !takes;
+                takes
+            });
+        if held_by_status {
+            self.marks.hit(Mark::HeldByStatus);
+        }
+        let Some(next) = next else {
+            if peer.owed.claimed() >= window {
+                self.marks.hit(Mark::WindowFull);
+            }
+            return false;
+        };
+        let Some(id) = self.connection_for(key, &next) else {
+            return false;
+        };
+        self.push(key, id, &next)
+    }
+
+    /// A session has one. A member's mail goes to its newest connection without a session of its
+    /// own; when a claim expires there, to the next newest.
+    fn connection_for(&self, key: &PeerKey, next: &Next) -> Option<ConnId> {
+        let connections = self.peers.get(key)?.lease.connections();
+        let sealed_x1 = next.message.seal.as_deref() == Some("x1");
+        let able = |plain_member_only: bool| -> Vec<ConnId> {
+            connections
+                .iter()
+                .rev()
+                .filter_map(|id| self.conns.get(id))
+                .filter(|conn| !sealed_x1 || conn.seal_x1)
+                .filter(|conn| !plain_member_only || conn.session_pubkey.is_none())
+                .map(|conn| conn.id)
+                .collect()
+        };
+        let preferred = able(true);
+        let candidates = if preferred.is_empty() {
+            able(false)
+        } else {
+            preferred
+        };
+        if candidates.is_empty() {
+            return None;
+        }
+        Some(candidates[(next.attempt as usize - 1) % candidates.len()])
+    }
+
+    /// False where the connection has to drain first.
+    fn push(&mut self, key: &PeerKey, id: ConnId, next: &Next) -> bool {
+        let half = self.config.limits.queued_bytes / 2;
+        let Some(conn) = self.conns.get(&id) else {
+            return false;
+        };
+        if conn.queued() > half {
+            self.marks.hit(Mark::DeliveryPaced);
+            return false;
+        }
+        let message = &next.message;
+        let member = self.roster.member(&message.sender_member);
+        let push = Push {
+            message_id: message.id.clone(),
+            mesh_id: self.config.mesh.clone(),
+            sender_pubkey: message.sender_pubkey,
+            // A plain client drops what bears its own member's key, and replies to the wrong one.
+            sender_member_pubkey: member.map(|member| member.pubkey).filter(|_| conn.features),
+            sender_member_id: conn.features.then(|| message.sender_member.clone()),
+            sender_name: message.sender_name.clone(),
+            reply_to_id: message.reply_to.clone(),
+            priority: message.priority,
+            nonce: message.nonce.clone(),
+            ciphertext: message.ciphertext.clone(),
+            created_at: message.created_at.iso8601().to_string(),
+            client_message_id: message.client_message_id.clone(),
+            request_fingerprint: Some(message.fingerprint),
+            body_version: message.body_version,
+            target_spec: conn.features.then(|| message.target_spec.clone()),
+            seal: message.seal.clone().filter(|_| conn.features),
+            attempt: (conn.features && next.attempt > 1).then_some(next.attempt),
+        };
+        let seq = message.seq;
+        self.stats.pushes += 1;
+        if next.attempt > 1 {
+            self.stats.redeliveries += 1;
+            self.marks.hit(Mark::PushedAgain);
+        } else {
+            self.marks.hit(Mark::Pushed);
+        }
+        self.send_bytes(id, encode_broker(&BrokerFrame::Push(Box::new(push))));
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.pushed(seq);
+        }
+        if let Some(peer) = self.peers.get_mut(key) {
+            peer.owed.claim(seq, id);
+        }
+        true
+    }
+}

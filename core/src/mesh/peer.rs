@@ -1,0 +1,25 @@
+//! Everything the mesh keeps of one peer: its parts, side by side.
+
+use serde_json::Value;
+
+use super::delivery::Owed;
+use super::lease::Lease;
+use super::limiter::Bucket;
+use super::stream::Stream;
+use crate::store::mesh::PeerRow;
+
+#[derive(Debug)]
+pub struct Peer {
+    /// `None`: a member that mail waits for and that never connected.
+    pub row: Option<PeerRow>,
+    pub lease: Lease,
+    /// While the lease stands.
+    pub stream: Option<Stream>,
+    pub owed: Owed,
+    pub sends: Bucket,
+    pub look_ups: Bucket,
+    /// Others were told that it is here, and not yet that it left.
+    pub announced: bool,
+    /// Kept in memory only.
+    pub stats: Option<Value>,
+}
