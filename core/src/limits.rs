@@ -9,8 +9,12 @@ use core::time::Duration;
 pub const PING_AFTER: Duration = Duration::from_secs(25);
 /// How long the other side has to answer a ping, from the moment it left.
 pub const PONG_WITHIN: Duration = Duration::from_secs(10);
-/// From TCP accept (server) or from connect (client) to the end of the handshake.
+/// How long a ping may wait for the socket to take it, while nothing comes in either.
+pub const PING_LEAVES_WITHIN: Duration = Duration::from_secs(10);
+/// At the broker, from TCP accept to the hello.
 pub const HELLO_WITHIN: Duration = Duration::from_secs(5);
+/// At the client, from the begin of the dial to the `hello_ack`: a broker may take 4 s for it.
+pub const DIAL_WITHIN: Duration = Duration::from_secs(10);
 /// How far a hello's timestamp may be from the broker's clock.
 pub const HELLO_SKEW: Duration = Duration::from_secs(60);
 /// How long a hello is remembered so that its repeat is refused: twice the skew.

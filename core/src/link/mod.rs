@@ -4,15 +4,23 @@
 //! signatures and shapes; membership, bans, replays, capacity and leases are the mesh's.
 
 pub mod client;
-pub mod heartbeat;
+pub mod dial;
+mod heartbeat;
+mod hello;
 pub mod server;
+
+pub use client::ClientLink;
+pub use dial::Backoff;
+pub use server::{ServerLink, ServerLinkConfig};
 
 use alloc::string::String;
 
 use crate::crypto::SecretKey;
 use crate::crypto::attestation::Attestation;
 use crate::id::{MemberId, MeshId, PeerKey, PubKey, Role, SessionId, Signature};
-use crate::time::Wall;
+use crate::limits::OWNER_LATE;
+use crate::time::{Mono, Wall};
+use crate::timers::TimerQueue;
 use crate::wire::Close;
 use crate::wire::client::{About, Offer, Resume};
 
@@ -78,4 +86,23 @@ pub enum Down {
     FeatureMismatch(Close),
     /// The close that travelled, or [`Close::ABNORMAL`].
     Closed(Close),
+}
+
+/// What a link's deadline is for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Why {
+    /// The hello, or at the client the answer to it.
+    Handshake,
+    /// Nothing came in: ping.
+    Ping,
+    /// Nothing came in since: the other side is gone.
+    Pong,
+}
+
+/// Whoever runs this link was stopped: what it did not hear in that time it may not hold against
+/// the other side.
+fn owner_was_stopped(timers: &TimerQueue<Why>, now: Mono) -> bool {
+    timers
+        .next()
+        .is_some_and(|earliest| now.since(earliest.at) > OWNER_LATE)
 }
