@@ -63,12 +63,31 @@ pub const REPLACED_WITHIN: Duration = Duration::from_secs(300);
 /// After a refusal that will not mend by itself.
 pub const REDIAL_AFTER_REFUSAL: Duration = Duration::from_secs(3600);
 
+/// A dial that has neither come up nor failed by then is given up: twice the handshake, and a
+/// name to resolve and a TCP connection to open before it.
+pub const DIAL_WITHIN: Duration = Duration::from_secs(20);
+
 /// Outbox drain: min(30 s, 500 ms · 2^attempt) ± 50 %.
 pub const DRAIN_BACKOFF_FIRST: Duration = Duration::from_millis(500);
 pub const DRAIN_BACKOFF_MOST: Duration = Duration::from_secs(30);
 pub const DRAIN_ATTEMPTS: u32 = 25;
 /// How long a `send` may go without its `ack` before the link is probed.
 pub const SEND_ACK_WITHIN: Duration = Duration::from_secs(15);
+
+/// The longest wait that a broker's `retryAfterMs` can ask of a daemon.
+pub const DEFERRAL_MOST: Duration = Duration::from_secs(300);
+/// A page of a snapshot of a mesh's peers is asked for again after this.
+pub const SNAPSHOT_PAGE_WITHIN: Duration = Duration::from_secs(15);
+/// Pushes of one identity that wait for the look-up of one before them; beyond, the daemon hangs up
+/// and what it did not acknowledge comes again. Above what a broker may leave unacknowledged.
+pub const HELD_PUSHES: usize = 1_024;
+pub const HELD_PUSH_BYTES: usize = 32 * 1024 * 1024;
+/// Look-ups that a daemon's store is asked at once before new accepts are `busy`.
+pub const LOOK_UPS_AT_ONCE: usize = 1_024;
+/// Peers that a daemon keeps of a mesh, present or not; beyond, the absent are forgotten oldest first.
+pub const DIRECTORY_PEERS: usize = 20_000;
+/// Under this much free disk a daemon takes nothing new.
+pub const DISK_FREE_LEAST: u64 = 256 * 1024 * 1024;
 
 /// An accept, or its repeat, that is not durable by then is answered `outcome_unknown`, and stands.
 pub const ACCEPT_DURABLE_WITHIN: Duration = Duration::from_secs(10);
@@ -111,6 +130,11 @@ pub const IPC_REQUESTS: usize = 64;
 pub const EVENT_STREAMS: usize = 32;
 /// Events an SSE subscriber may be behind before it is told `gap`.
 pub const SUBSCRIBER_EVENTS: usize = 1_024;
+/// Rows of a page over the IPC, where nothing is said, and the most.
+pub const PAGE_ROWS: usize = 100;
+pub const PAGE_ROWS_MOST: usize = 500;
+/// Messages that one `seen` names.
+pub const SEEN_IDS: usize = 1_000;
 pub const WORKING_LAPSES_AFTER: Duration = Duration::from_secs(600);
 
 /// The numbers that can be set, all of them with the defaults of production.

@@ -25,6 +25,11 @@ pub enum Op {
     MeshDelete(MeshId),
     SessionPut(alloc::boxed::Box<SessionRow>),
     PeerPut(DirectoryRow),
+    /// Beyond what a daemon keeps of a mesh.
+    PeerForget {
+        mesh: MeshId,
+        pubkey: PubKey,
+    },
     /// A new row; its number is never reused.
     OutboxPut(alloc::boxed::Box<OutboxRow>),
     OutboxState {
@@ -326,6 +331,9 @@ impl Image {
             Op::PeerPut(row) => {
                 self.directory
                     .insert((row.mesh.clone(), row.pubkey), row.clone());
+            }
+            Op::PeerForget { mesh, pubkey } => {
+                self.directory.remove(&(mesh.clone(), *pubkey));
             }
             Op::OutboxPut(row) => {
                 self.last_outbox_seq = self.last_outbox_seq.max(row.seq);
