@@ -63,10 +63,6 @@ pub const REPLACED_WITHIN: Duration = Duration::from_secs(300);
 /// After a refusal that will not mend by itself.
 pub const REDIAL_AFTER_REFUSAL: Duration = Duration::from_secs(3600);
 
-/// A dial that has neither come up nor failed by then is given up: twice the handshake, and a
-/// name to resolve and a TCP connection to open before it.
-pub const DIAL_WITHIN: Duration = Duration::from_secs(20);
-
 /// Outbox drain: min(30 s, 500 ms · 2^attempt) ± 50 %.
 pub const DRAIN_BACKOFF_FIRST: Duration = Duration::from_millis(500);
 pub const DRAIN_BACKOFF_MOST: Duration = Duration::from_secs(30);
