@@ -34,6 +34,7 @@ pub struct Owed {
     warm_upto: MessageSeq,
     /// The transaction of the latest settlement.
     settled: TxnId,
+    last_ticket: u64,
 }
 
 #[derive(Debug)]
@@ -62,8 +63,15 @@ struct Cold {
     newest: TxnId,
     /// Not to be read before this is durable: the store would return what was settled already.
     not_before: TxnId,
-    /// A page was asked for when the store was durable up to here.
-    loading: Option<TxnId>,
+    loading: Option<Loading>,
+}
+
+/// A page that was asked for.
+#[derive(Clone, Copy, Debug)]
+struct Loading {
+    ticket: u64,
+    /// What the store held by then.
+    durable: TxnId,
 }
 
 /// A page of the cold part to ask for.
@@ -71,6 +79,8 @@ struct Cold {
 pub struct Page {
     pub after: MessageSeq,
     pub limit: usize,
+    /// Tells the answer to this question from one to an earlier.
+    ticket: u64,
 }
 
 /// The next message to push.
@@ -120,23 +130,23 @@ impl Owed {
         if cold.loading.is_some() || durable < cold.not_before {
             return None;
         }
-        cold.loading = Some(durable);
+        self.last_ticket += 1;
+        let ticket = self.last_ticket;
+        cold.loading = Some(Loading { ticket, durable });
         Some(Page {
             after: cold.after,
             limit: room.max(1),
+            ticket,
         })
     }
 
     /// A page of the cold part. It may be warm now; if not, another page is due.
     pub fn paged(&mut self, page: Page, messages: Vec<MessageRow>) {
         let Some(cold) = self.cold else { return };
-        let Some(durable_when_asked) = cold.loading else {
+        let Some(loading) = cold.loading.filter(|loading| loading.ticket == page.ticket) else {
             return;
         };
-        if cold.after != page.after {
-            return;
-        }
-        let complete = messages.len() < page.limit && durable_when_asked >= cold.newest;
+        let complete = messages.len() < page.limit && loading.durable >= cold.newest;
         let mut after = cold.after;
         for message in messages {
             after = message.seq;
