@@ -20,6 +20,7 @@ pub mod link;
 pub mod machine;
 pub mod mark;
 pub mod mesh;
+pub mod registry;
 pub mod store;
 pub mod time;
 pub mod timers;

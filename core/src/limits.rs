@@ -20,6 +20,8 @@ pub const HELLO_SKEW: Duration = Duration::from_secs(60);
 /// How long a hello is remembered so that its repeat is refused: twice the skew.
 pub const SEEN_HELLO_FOR: Duration = Duration::from_secs(120);
 pub const SEEN_HELLOS_PER_MESH: usize = 65_536;
+/// Owner-signed requests within that time.
+pub const SIGNED_REQUESTS: usize = 16_384;
 /// Held between a hello and the mesh's answer to it, and behind a look-up.
 pub const HELD_FRAMES_AT_HELLO: usize = 16;
 pub const HELD_BYTES_AT_HELLO: usize = 64 * 1024;
@@ -112,6 +114,7 @@ pub const REDELIVER_AFTER: [Duration; 4] = [
 /// The count of a stream travels at least this often while there is traffic.
 pub const STREAM_CHECK_EVERY: Duration = Duration::from_secs(25);
 
+pub const MESHES: usize = 10_000;
 pub const PEERS_PER_MESH: usize = 10_000;
 pub const SESSIONS_PER_MEMBER: usize = 256;
 pub const CONNECTIONS_PER_PEER: usize = 32;

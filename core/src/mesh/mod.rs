@@ -18,6 +18,7 @@ mod conn;
 mod delivering;
 mod delivery;
 mod hellos;
+pub mod http;
 mod io;
 mod joining;
 mod lease;

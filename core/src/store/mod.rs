@@ -17,6 +17,7 @@
 pub mod host;
 pub mod ledger;
 pub mod mesh;
+pub mod registry;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -570,7 +570,7 @@ fn too_long(field: &str, most: usize) -> String {
 }
 
 /// Texts of the other side and errors that may quote them, as far as they are repeated.
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     text[..floor_boundary(text, ID_BYTES)].into()
 }
 

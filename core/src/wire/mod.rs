@@ -10,6 +10,7 @@ pub mod code;
 pub mod decode;
 pub mod encode;
 pub mod feature;
+pub mod http;
 pub mod plain;
 #[cfg(test)]
 mod round_trip;
