@@ -1,7 +1,33 @@
 //! Store drivers: they commit what a machine emits and read what it asks for.
 //!
 //! The rules of the owner row, the watermark and of stalls are in [`bowline_core::store`]; a driver
-//! has none of its own.
+//! has none of its own. The SQLite driver is one writer thread for one database file:
+//!
+//! ```text
+//! machine ──Persist──▶ Handle ──▶ tray ──▶ desk ──┐ group commit: one database transaction, each
+//! machine ──Persist──▶ Handle ──▶ tray ──▶ desk ──┴─▶ owner behind its own row and savepoint
+//!    ▲                                     │
+//!    └───────────── events ────────────────┘ Persisted · Stalled · Loaded
+//! ```
+
+mod broker;
+mod columns;
+mod daemon;
+mod desk;
+mod driver;
+mod fault;
+mod file;
+mod lock;
+mod migrate;
+
+pub use broker::{BROKER_DATABASE, BROKER_LOCK, BrokerDatabase, MeshRows};
+pub use daemon::{DAEMON_DATABASE, DAEMON_LOCK, DaemonDatabase, HostRows};
+pub use desk::Rows;
+pub use driver::{Handle, OpenOwnerError};
+pub use fault::Halt;
+pub use file::OpenError;
+pub use lock::{DirLock, LockError};
+pub use migrate::MigrateError;
 
 use bowline_core::id::LoadId;
 use bowline_core::store::Txn;

@@ -1,0 +1,449 @@
+//! The broker's database: one file, every mesh of this broker an owner of its own.
+
+use std::path::Path;
+
+use bowline_core::id::{MeshId, MessageSeq};
+use bowline_core::store::mesh::{
+    DedupeRow, InviteRow, Load, Loaded, MemberRole, MemberRow, MessageRow, Op, OwedSummary,
+    PeerRow, Recovered,
+};
+use bowline_core::store::{Event, Owner};
+use bowline_core::time::Wall;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::columns::{
+    get_base64, get_count, get_id, get_id_if_any, get_json, get_named, get_parsed, get_peer,
+    get_priority, get_role, get_wall, get_wall_if_any, json, peer, wall,
+};
+use super::desk::{Rows, int};
+use super::driver::{Driver, Handle, OpenOwnerError};
+use super::fault::Halt;
+use super::file::{self, Kind, OpenError};
+use super::lock::DirLock;
+use super::migrate::Migration;
+
+/// A broker's data directory, held by this process until it is dropped.
+pub struct BrokerDatabase {
+    driver: Driver,
+    _lock: DirLock,
+}
+
+/// The file in the data directory.
+pub const BROKER_DATABASE: &str = "broker.db";
+pub const BROKER_LOCK: &str = "broker.lock";
+
+const KIND: Kind = Kind {
+    // "BwLb"
+    application_id: 0x4277_4c62,
+    migrations: &[Migration {
+        name: "0001_foundation",
+        sql: include_str!("../../../migrations/broker/sqlite/0001_foundation.sql"),
+    }],
+};
+
+impl BrokerDatabase {
+    /// Locks `dir`, and opens, checks and migrates the database in it. Blocks: for the start.
+    ///
+    /// `on_halt` is called at most once, from the writer's thread: the process has to end.
+    ///
+    /// # Errors
+    /// If another process holds it, it is not ours, damaged, or of a newer program.
+    pub fn open(
+        dir: &Path,
+        now: Wall,
+        on_halt: impl FnOnce(Halt) + Send + 'static,
+    ) -> Result<Self, OpenError> {
+        file::private_dir(dir)?;
+        let lock = DirLock::take(dir, BROKER_LOCK)?;
+        let path = dir.join(BROKER_DATABASE);
+        let db = file::open(&path, &KIND, now)?;
+        let driver = Driver::start(db, on_halt).map_err(|error| OpenError::Io { path, error })?;
+        Ok(Self {
+            driver,
+            _lock: lock,
+        })
+    }
+
+    /// Takes a mesh over: its term is raised by one, durably. `events` are for its machine; called
+    /// from the writer's thread, it must not block.
+    ///
+    /// # Errors
+    /// If the database does not take it, or the store has halted.
+    pub async fn open_mesh(
+        &self,
+        mesh: &MeshId,
+        events: impl FnMut(Event<Loaded>) + Send + 'static,
+    ) -> Result<(Handle<MeshRows>, Recovered), OpenOwnerError> {
+        self.driver.open(mesh.as_str(), events).await
+    }
+
+    /// Commits what waits and lets the directory go. Blocks.
+    pub fn close(mut self) {
+        self.driver.stop();
+    }
+}
+
+/// The tables of one mesh.
+pub struct MeshRows;
+
+impl Rows for MeshRows {
+    type Op = Op;
+    type Load = Load;
+    type Loaded = Loaded;
+    type Recovered = Recovered;
+
+    fn apply(db: &Connection, mesh: &str, op: &Op) -> rusqlite::Result<()> {
+        match op {
+            Op::MemberPut(row) => put_member(db, mesh, row),
+            Op::InvitePut(row) => put_invite(db, mesh, row),
+            Op::PeerPut(row) => put_peer(db, mesh, row),
+            Op::PeerForget(key) => db
+                .prepare_cached("DELETE FROM peers WHERE mesh = ?1 AND peer = ?2")?
+                .execute(params![mesh, peer(key)])
+                .map(drop),
+            Op::MessagePut(row) => put_message(db, mesh, row),
+            Op::DedupePut(row) => put_dedupe(db, mesh, row),
+            Op::DeliveryPut { seq, recipient } => db
+                .prepare_cached(
+                    "INSERT INTO deliveries (mesh, recipient, seq) VALUES (?1, ?2, ?3)
+                     ON CONFLICT DO NOTHING",
+                )?
+                .execute(params![mesh, peer(recipient), int(seq.0)])
+                .map(drop),
+            Op::DeliveryDone { seq, recipient } => db
+                .prepare_cached(
+                    "DELETE FROM deliveries WHERE mesh = ?1 AND recipient = ?2 AND seq = ?3",
+                )?
+                .execute(params![mesh, peer(recipient), int(seq.0)])
+                .map(drop),
+        }
+    }
+
+    fn load(db: &Connection, mesh: &str, what: &Load) -> rusqlite::Result<Loaded> {
+        match what {
+            Load::Dedupe {
+                sender,
+                client_message_id,
+            } => db
+                .prepare_cached(
+                    "SELECT sender, client_message_id, fingerprint, message_id, seq, first_seen_at
+                     FROM dedupe WHERE mesh = ?1 AND sender = ?2 AND client_message_id = ?3",
+                )?
+                .query_row(
+                    params![mesh, peer(sender), client_message_id.as_str()],
+                    get_dedupe,
+                )
+                .optional()
+                .map(Loaded::Dedupe),
+            Load::Backlog {
+                recipient,
+                after,
+                limit,
+            } => db
+                .prepare_cached(&format!(
+                    "SELECT {MESSAGE} FROM deliveries d
+                     JOIN messages m ON m.mesh = d.mesh AND m.seq = d.seq
+                     WHERE d.mesh = ?1 AND d.recipient = ?2 AND d.seq > ?3
+                     ORDER BY d.seq LIMIT ?4"
+                ))?
+                .query_map(
+                    params![mesh, peer(recipient), int(after.0), int(*limit as u64)],
+                    get_message,
+                )?
+                .collect::<rusqlite::Result<_>>()
+                .map(Loaded::Backlog),
+        }
+    }
+
+    fn recover(db: &Connection, mesh: &str, owner: Owner) -> rusqlite::Result<Recovered> {
+        let last_seq = db
+            .query_row(
+                "SELECT last_seq FROM high_water WHERE mesh = ?1",
+                [mesh],
+                |row| get_count(row, 0),
+            )
+            .optional()?
+            .unwrap_or(0);
+        let members = db
+            .prepare(
+                "SELECT id, pubkey, display_name, role, joined_at, revoked_at
+                 FROM members WHERE mesh = ?1 ORDER BY id",
+            )?
+            .query_map([mesh], get_member)?
+            .collect::<rusqlite::Result<_>>()?;
+        let invites = db
+            .prepare(
+                "SELECT id, uses_left, expires_at, revoked FROM invites
+                 WHERE mesh = ?1 ORDER BY id",
+            )?
+            .query_map([mesh], get_invite)?
+            .collect::<rusqlite::Result<_>>()?;
+        let mut peers: Vec<PeerRow> = db
+            .prepare(
+                "SELECT peer, role, member, pubkey, present, joined_at, last_seen, registration
+                 FROM peers WHERE mesh = ?1",
+            )?
+            .query_map([mesh], get_peer_row)?
+            .collect::<rusqlite::Result<_>>()?;
+        // The order of keys is the core's, not that of their names.
+        peers.sort_by(|a, b| a.key.cmp(&b.key));
+        let mut owed: Vec<OwedSummary> = db
+            .prepare(
+                "SELECT d.recipient, count(*), sum(m.weight) FROM deliveries d
+                 JOIN messages m ON m.mesh = d.mesh AND m.seq = d.seq
+                 WHERE d.mesh = ?1 GROUP BY d.recipient",
+            )?
+            .query_map([mesh], get_owed)?
+            .collect::<rusqlite::Result<_>>()?;
+        owed.sort_by(|a, b| a.recipient.cmp(&b.recipient));
+        Ok(Recovered {
+            owner,
+            last_seq: MessageSeq(last_seq),
+            members,
+            invites,
+            peers,
+            owed,
+        })
+    }
+}
+
+fn put_member(db: &Connection, mesh: &str, row: &MemberRow) -> rusqlite::Result<()> {
+    let MemberRow {
+        id,
+        pubkey,
+        display_name,
+        role,
+        joined_at,
+        revoked_at,
+    } = row;
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO members
+             (mesh, id, pubkey, display_name, role, joined_at, revoked_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        mesh,
+        id.as_str(),
+        pubkey.to_string(),
+        display_name,
+        role_name(*role),
+        wall(*joined_at),
+        revoked_at.map(wall),
+    ])
+    .map(drop)
+}
+
+fn get_member(row: &Row<'_>) -> rusqlite::Result<MemberRow> {
+    Ok(MemberRow {
+        id: get_id(row, 0)?,
+        pubkey: get_parsed(row, 1)?,
+        display_name: row.get(2)?,
+        role: get_named(row, 3, [MemberRole::Admin, MemberRole::Member], role_name)?,
+        joined_at: get_wall(row, 4)?,
+        revoked_at: get_wall_if_any(row, 5)?,
+    })
+}
+
+fn role_name(role: MemberRole) -> &'static str {
+    match role {
+        MemberRole::Admin => "admin",
+        MemberRole::Member => "member",
+    }
+}
+
+fn put_invite(db: &Connection, mesh: &str, row: &InviteRow) -> rusqlite::Result<()> {
+    let InviteRow {
+        id,
+        uses_left,
+        expires_at,
+        revoked,
+    } = row;
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO invites (mesh, id, uses_left, expires_at, revoked)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![
+        mesh,
+        id.as_str(),
+        uses_left,
+        wall(*expires_at),
+        revoked
+    ])
+    .map(drop)
+}
+
+fn get_invite(row: &Row<'_>) -> rusqlite::Result<InviteRow> {
+    Ok(InviteRow {
+        id: get_id(row, 0)?,
+        uses_left: row.get(1)?,
+        expires_at: get_wall(row, 2)?,
+        revoked: row.get(3)?,
+    })
+}
+
+fn put_peer(db: &Connection, mesh: &str, row: &PeerRow) -> rusqlite::Result<()> {
+    let PeerRow {
+        key,
+        role,
+        member,
+        pubkey,
+        present,
+        joined_at,
+        last_seen,
+        registration,
+    } = row;
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO peers
+             (mesh, peer, role, member, pubkey, present, joined_at, last_seen, registration)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?
+    .execute(params![
+        mesh,
+        peer(key),
+        role.as_str(),
+        member.as_str(),
+        pubkey.to_string(),
+        present,
+        wall(*joined_at),
+        wall(*last_seen),
+        json(registration),
+    ])
+    .map(drop)
+}
+
+fn get_peer_row(row: &Row<'_>) -> rusqlite::Result<PeerRow> {
+    Ok(PeerRow {
+        key: get_peer(row, 0)?,
+        role: get_role(row, 1)?,
+        member: get_id(row, 2)?,
+        pubkey: get_parsed(row, 3)?,
+        present: row.get(4)?,
+        joined_at: get_wall(row, 5)?,
+        last_seen: get_wall(row, 6)?,
+        registration: get_json(row, 7)?,
+    })
+}
+
+fn put_message(db: &Connection, mesh: &str, row: &MessageRow) -> rusqlite::Result<()> {
+    let MessageRow {
+        seq,
+        id,
+        sender,
+        sender_pubkey,
+        sender_member,
+        sender_name,
+        target_spec,
+        priority,
+        nonce,
+        ciphertext,
+        client_message_id,
+        fingerprint,
+        reply_to,
+        body_version,
+        seal,
+        created_at,
+    } = row;
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO messages
+             (mesh, seq, id, sender, sender_pubkey, sender_member, sender_name, target_spec,
+              priority, client_message_id, fingerprint, reply_to, body_version, seal, created_at,
+              weight, nonce, ciphertext)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+    )?
+    .execute(params![
+        mesh,
+        int(seq.0),
+        id.as_str(),
+        peer(sender),
+        sender_pubkey.to_string(),
+        sender_member.as_str(),
+        sender_name,
+        target_spec,
+        priority.as_str(),
+        client_message_id.as_str(),
+        fingerprint.to_string(),
+        reply_to.as_ref().map(|id| id.as_str()),
+        body_version,
+        seal,
+        wall(*created_at),
+        int(row.weight() as u64),
+        nonce.as_str(),
+        ciphertext.as_str(),
+    ])?;
+    db.prepare_cached(
+        "INSERT INTO high_water (mesh, last_seq) VALUES (?1, ?2)
+         ON CONFLICT DO UPDATE SET last_seq = max(last_seq, excluded.last_seq)",
+    )?
+    .execute(params![mesh, int(seq.0)])
+    .map(drop)
+}
+
+const MESSAGE: &str = "m.seq, m.id, m.sender, m.sender_pubkey, m.sender_member, m.sender_name, \
+     m.target_spec, m.priority, m.client_message_id, m.fingerprint, m.reply_to, m.body_version, \
+     m.seal, m.created_at, m.nonce, m.ciphertext";
+
+fn get_message(row: &Row<'_>) -> rusqlite::Result<MessageRow> {
+    Ok(MessageRow {
+        seq: MessageSeq(get_count(row, 0)?),
+        id: get_id(row, 1)?,
+        sender: get_peer(row, 2)?,
+        sender_pubkey: get_parsed(row, 3)?,
+        sender_member: get_id(row, 4)?,
+        sender_name: row.get(5)?,
+        target_spec: row.get(6)?,
+        priority: get_priority(row, 7)?,
+        client_message_id: get_id(row, 8)?,
+        fingerprint: get_parsed(row, 9)?,
+        reply_to: get_id_if_any(row, 10)?,
+        body_version: row.get(11)?,
+        seal: row.get(12)?,
+        created_at: get_wall(row, 13)?,
+        nonce: get_base64(row, 14)?,
+        ciphertext: get_base64(row, 15)?,
+    })
+}
+
+fn put_dedupe(db: &Connection, mesh: &str, row: &DedupeRow) -> rusqlite::Result<()> {
+    let DedupeRow {
+        sender,
+        client_message_id,
+        fingerprint,
+        message_id,
+        seq,
+        first_seen_at,
+    } = row;
+    db.prepare_cached(
+        "INSERT INTO dedupe
+             (mesh, sender, client_message_id, fingerprint, message_id, seq, first_seen_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+    )?
+    .execute(params![
+        mesh,
+        peer(sender),
+        client_message_id.as_str(),
+        fingerprint.to_string(),
+        message_id.as_str(),
+        int(seq.0),
+        wall(*first_seen_at),
+    ])
+    .map(drop)
+}
+
+fn get_dedupe(row: &Row<'_>) -> rusqlite::Result<DedupeRow> {
+    Ok(DedupeRow {
+        sender: get_peer(row, 0)?,
+        client_message_id: get_id(row, 1)?,
+        fingerprint: get_parsed(row, 2)?,
+        message_id: get_id(row, 3)?,
+        seq: MessageSeq(get_count(row, 4)?),
+        first_seen_at: get_wall(row, 5)?,
+    })
+}
+
+fn get_owed(row: &Row<'_>) -> rusqlite::Result<OwedSummary> {
+    Ok(OwedSummary {
+        recipient: get_peer(row, 0)?,
+        messages: usize::try_from(get_count(row, 1)?).unwrap_or(usize::MAX),
+        bytes: usize::try_from(get_count(row, 2)?).unwrap_or(usize::MAX),
+    })
+}

@@ -1,0 +1,657 @@
+//! The daemon's database: one file, one owner.
+
+use std::path::Path;
+
+use bowline_core::id::{InboxSeq, OutboxSeq};
+use bowline_core::store::host::{
+    DirectoryRow, InboxContent, InboxRow, Load, Loaded, MeshRow, Op, OutboxRow, OutboxState,
+    OutboxStatus, Recovered, Scope, SessionRow,
+};
+use bowline_core::store::{Event, Owner};
+use bowline_core::time::Wall;
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+
+use super::columns::{
+    get_base64, get_count, get_id, get_id_if_any, get_json, get_named, get_parsed, get_peer,
+    get_priority, get_role, get_secret, get_secret_if_any, get_wall, get_wall_if_any, json, peer,
+    secret, wall,
+};
+use super::desk::{Rows, int};
+use super::driver::{Driver, Handle, OpenOwnerError};
+use super::fault::Halt;
+use super::file::{self, Kind, OpenError};
+use super::lock::DirLock;
+use super::migrate::Migration;
+
+/// A daemon's data directory, held by this process until it is dropped.
+pub struct DaemonDatabase {
+    driver: Driver,
+    _lock: DirLock,
+}
+
+/// The file in the data directory.
+pub const DAEMON_DATABASE: &str = "daemon.db";
+pub const DAEMON_LOCK: &str = "daemon.lock";
+
+const OWNER: &str = "host";
+
+const KIND: Kind = Kind {
+    // "BwLd"
+    application_id: 0x4277_4c64,
+    migrations: &[Migration {
+        name: "0001_foundation",
+        sql: include_str!("../../../migrations/daemon/0001_foundation.sql"),
+    }],
+};
+
+impl DaemonDatabase {
+    /// Locks `dir`, and opens, checks and migrates the database in it. Blocks: for the start.
+    ///
+    /// `on_halt` is called at most once, from the writer's thread: the process has to end.
+    ///
+    /// # Errors
+    /// If another process holds it, it is not ours, damaged, or of a newer program.
+    pub fn open(
+        dir: &Path,
+        now: Wall,
+        on_halt: impl FnOnce(Halt) + Send + 'static,
+    ) -> Result<Self, OpenError> {
+        file::private_dir(dir)?;
+        let lock = DirLock::take(dir, DAEMON_LOCK)?;
+        let path = dir.join(DAEMON_DATABASE);
+        let db = file::open(&path, &KIND, now)?;
+        let driver = Driver::start(db, on_halt).map_err(|error| OpenError::Io { path, error })?;
+        Ok(Self {
+            driver,
+            _lock: lock,
+        })
+    }
+
+    /// Raises the host's term by one, durably, and reads back what it remembers. `events` are for
+    /// its machine; called from the writer's thread, it must not block.
+    ///
+    /// # Errors
+    /// If the database does not take it, or the store has halted.
+    pub async fn open_host(
+        &self,
+        events: impl FnMut(Event<Loaded>) + Send + 'static,
+    ) -> Result<(Handle<HostRows>, Recovered), OpenOwnerError> {
+        self.driver.open(OWNER, events).await
+    }
+
+    /// Commits what waits and lets the directory go. Blocks.
+    pub fn close(mut self) {
+        self.driver.stop();
+    }
+}
+
+/// The tables of a host.
+pub struct HostRows;
+
+impl Rows for HostRows {
+    type Op = Op;
+    type Load = Load;
+    type Loaded = Loaded;
+    type Recovered = Recovered;
+
+    fn apply(db: &Connection, _: &str, op: &Op) -> rusqlite::Result<()> {
+        match op {
+            Op::MeshPut(row) => put_mesh(db, row),
+            Op::MeshDelete(id) => db
+                .prepare_cached("DELETE FROM meshes WHERE id = ?1")?
+                .execute([id.as_str()])
+                .map(drop),
+            Op::SessionPut(row) => put_session(db, row),
+            Op::PeerPut(row) => put_directory(db, row),
+            Op::OutboxPut(row) => put_outbox(db, row),
+            Op::OutboxState { seq, state } => set_outbox_state(db, *seq, state),
+            Op::InboxPut(row) => put_inbox(db, row),
+            Op::InboxSeen { seq, at } => db
+                .prepare_cached("UPDATE inbox SET seen_at = ?2 WHERE seq = ?1 AND seen_at IS NULL")?
+                .execute(params![int(seq.0), wall(*at)])
+                .map(drop),
+        }
+    }
+
+    fn load(db: &Connection, _: &str, what: &Load) -> rusqlite::Result<Loaded> {
+        match what {
+            Load::OutboxDedupe {
+                mesh,
+                sender,
+                client_message_id,
+            } => db
+                .prepare_cached(&format!(
+                    "SELECT {OUTBOX} FROM outbox
+                     WHERE mesh = ?1 AND sender = ?2 AND client_message_id = ?3
+                     ORDER BY seq DESC LIMIT 1"
+                ))?
+                .query_row(
+                    params![mesh.as_str(), peer(sender), client_message_id.as_str()],
+                    get_outbox,
+                )
+                .optional()
+                .map(|row| Loaded::OutboxDedupe(row.map(Box::new))),
+            Load::InboxDedupe {
+                mesh,
+                recipient,
+                sender,
+                client_message_id,
+            } => db
+                .prepare_cached(
+                    "SELECT EXISTS (SELECT 1 FROM inbox
+                     WHERE mesh = ?1 AND recipient = ?2 AND sender = ?3
+                       AND client_message_id = ?4)",
+                )?
+                .query_row(
+                    params![
+                        mesh.as_str(),
+                        peer(recipient),
+                        sender.to_string(),
+                        client_message_id.as_str()
+                    ],
+                    |row| row.get(0),
+                )
+                .map(Loaded::InboxDedupe),
+            Load::Inbox { scope, filter } => {
+                let mut query = Query::new(scope, "recipient");
+                query.and("seq > ?", [Value::Integer(int(filter.after.0))]);
+                if filter.unread {
+                    query.and("seen_at IS NULL", []);
+                }
+                if let Some(from) = &filter.from {
+                    query.and("sender = ?", [Value::Text(from.to_string())]);
+                }
+                query
+                    .rows(db, INBOX, "inbox", filter.limit, get_inbox)
+                    .map(Loaded::Inbox)
+            }
+            Load::Outbox { scope, filter } => {
+                let mut query = Query::new(scope, "sender");
+                query.and("seq > ?", [Value::Integer(int(filter.after.0))]);
+                if let Some(status) = filter.status {
+                    query.and("status = ?", [Value::Text(status.as_str().into())]);
+                }
+                if let Some(id) = &filter.id {
+                    query.and("client_message_id = ?", [Value::Text(id.as_str().into())]);
+                }
+                query
+                    .rows(db, OUTBOX, "outbox", filter.limit, get_outbox)
+                    .map(Loaded::Outbox)
+            }
+        }
+    }
+
+    fn recover(db: &Connection, _: &str, owner: Owner) -> rusqlite::Result<Recovered> {
+        let last_seq = |of: &str| {
+            db.query_row(
+                "SELECT last_seq FROM high_water WHERE box = ?1",
+                [of],
+                |row| get_count(row, 0),
+            )
+        };
+        let bytes = |of: &str| {
+            db.query_row(
+                &format!("SELECT coalesce(sum(weight), 0) FROM {of}"),
+                [],
+                |row| get_count(row, 0),
+            )
+        };
+        Ok(Recovered {
+            owner,
+            last_outbox_seq: OutboxSeq(last_seq("outbox")?),
+            last_inbox_seq: InboxSeq(last_seq("inbox")?),
+            meshes: all(
+                db,
+                "SELECT id, slug, broker_url, policy, display_name, member_id, member_secret,
+                        owner_pubkey, owner_secret, mesh_root_key, joined_at
+                 FROM meshes ORDER BY id",
+                get_mesh,
+            )?,
+            sessions: all(
+                db,
+                "SELECT id, mesh, name, role, secret, token_sha256, pid, cwd, groups, opened_at,
+                        ended_at
+                 FROM sessions ORDER BY mesh, id",
+                get_session,
+            )?,
+            directory: all(
+                db,
+                "SELECT mesh, pubkey, member_pubkey, name, role, present, last_seen
+                 FROM directory ORDER BY mesh, pubkey",
+                get_directory,
+            )?,
+            outbox: all(
+                db,
+                &format!(
+                    "SELECT {OUTBOX} FROM outbox WHERE status IN ('pending', 'inflight')
+                     ORDER BY seq"
+                ),
+                get_outbox,
+            )?,
+            outbox_bytes: bytes("outbox")?,
+            inbox_bytes: bytes("inbox")?,
+        })
+    }
+}
+
+/// A page of a box: whose rows, which of them, from where.
+struct Query {
+    conditions: Vec<String>,
+    values: Vec<Value>,
+}
+
+impl Query {
+    /// `owner` is the column that says whose row it is.
+    fn new(scope: &Scope, owner: &str) -> Self {
+        let mut query = Self {
+            conditions: Vec::new(),
+            values: Vec::new(),
+        };
+        match scope {
+            Scope::Everything => {}
+            Scope::Peers { mesh, peers } => {
+                let marks = vec!["?"; peers.len()].join(", ");
+                query
+                    .conditions
+                    .push(format!("mesh = ? AND {owner} IN ({marks})"));
+                query.values.push(Value::Text(mesh.as_str().into()));
+                query
+                    .values
+                    .extend(peers.iter().map(|key| Value::Text(peer(key))));
+            }
+            Scope::Members(pairs) => {
+                let either = vec![format!("(mesh = ? AND {owner} = ?)"); pairs.len()];
+                // None of nothing: no rows.
+                let either = if either.is_empty() {
+                    "FALSE".into()
+                } else {
+                    either.join(" OR ")
+                };
+                query.conditions.push(format!("({either})"));
+                for (mesh, key) in pairs {
+                    query.values.push(Value::Text(mesh.as_str().into()));
+                    query.values.push(Value::Text(peer(key)));
+                }
+            }
+        }
+        query
+    }
+
+    fn and<const N: usize>(&mut self, condition: &str, values: [Value; N]) {
+        self.conditions.push(condition.into());
+        self.values.extend(values);
+    }
+
+    fn rows<T>(
+        mut self,
+        db: &Connection,
+        columns: &str,
+        table: &str,
+        limit: usize,
+        get: fn(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Vec<T>> {
+        let conditions = self.conditions.join(" AND ");
+        let sql = format!("SELECT {columns} FROM {table} WHERE {conditions} ORDER BY seq LIMIT ?");
+        self.values.push(Value::Integer(int(limit as u64)));
+        db.prepare_cached(&sql)?
+            .query_map(params_from_iter(self.values), get)?
+            .collect()
+    }
+}
+
+fn all<T>(
+    db: &Connection,
+    sql: &str,
+    get: fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    db.prepare(sql)?.query_map([], get)?.collect()
+}
+
+fn put_mesh(db: &Connection, row: &MeshRow) -> rusqlite::Result<()> {
+    let MeshRow {
+        id,
+        slug,
+        broker_url,
+        policy,
+        display_name,
+        member_id,
+        member_secret,
+        owner_pubkey,
+        owner_secret,
+        mesh_root_key,
+        joined_at,
+    } = row;
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO meshes
+             (id, slug, broker_url, policy, display_name, member_id, member_secret, owner_pubkey,
+              owner_secret, mesh_root_key, joined_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?
+    .execute(params![
+        id.as_str(),
+        slug,
+        broker_url,
+        policy,
+        display_name,
+        member_id.as_str(),
+        secret(member_secret),
+        owner_pubkey.to_string(),
+        owner_secret.as_ref().map(secret),
+        mesh_root_key,
+        wall(*joined_at),
+    ])
+    .map(drop)
+}
+
+fn get_mesh(row: &Row<'_>) -> rusqlite::Result<MeshRow> {
+    Ok(MeshRow {
+        id: get_id(row, 0)?,
+        slug: row.get(1)?,
+        broker_url: row.get(2)?,
+        policy: row.get(3)?,
+        display_name: row.get(4)?,
+        member_id: get_id(row, 5)?,
+        member_secret: get_secret(row, 6)?,
+        owner_pubkey: get_parsed(row, 7)?,
+        owner_secret: get_secret_if_any(row, 8)?,
+        mesh_root_key: row.get(9)?,
+        joined_at: get_wall(row, 10)?,
+    })
+}
+
+fn put_session(db: &Connection, row: &SessionRow) -> rusqlite::Result<()> {
+    let SessionRow {
+        id,
+        mesh,
+        name,
+        role,
+        secret: key,
+        token_sha256,
+        pid,
+        cwd,
+        groups,
+        opened_at,
+        ended_at,
+    } = row;
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO sessions
+             (id, mesh, name, role, secret, token_sha256, pid, cwd, groups, opened_at, ended_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?
+    .execute(params![
+        id.as_str(),
+        mesh.as_str(),
+        name,
+        role.as_str(),
+        secret(key),
+        token_sha256.as_slice(),
+        pid,
+        cwd,
+        json(groups),
+        wall(*opened_at),
+        ended_at.map(wall),
+    ])
+    .map(drop)
+}
+
+fn get_session(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
+    Ok(SessionRow {
+        id: get_id(row, 0)?,
+        mesh: get_id(row, 1)?,
+        name: row.get(2)?,
+        role: get_role(row, 3)?,
+        secret: get_secret(row, 4)?,
+        token_sha256: row.get(5)?,
+        pid: row.get(6)?,
+        cwd: row.get(7)?,
+        groups: get_json(row, 8)?,
+        opened_at: get_wall(row, 9)?,
+        ended_at: get_wall_if_any(row, 10)?,
+    })
+}
+
+fn put_directory(db: &Connection, row: &DirectoryRow) -> rusqlite::Result<()> {
+    let DirectoryRow {
+        mesh,
+        pubkey,
+        member_pubkey,
+        name,
+        role,
+        present,
+        last_seen,
+    } = row;
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO directory
+             (mesh, pubkey, member_pubkey, name, role, present, last_seen)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        mesh.as_str(),
+        pubkey.to_string(),
+        member_pubkey.to_string(),
+        name,
+        role,
+        present,
+        wall(*last_seen),
+    ])
+    .map(drop)
+}
+
+fn get_directory(row: &Row<'_>) -> rusqlite::Result<DirectoryRow> {
+    Ok(DirectoryRow {
+        mesh: get_id(row, 0)?,
+        pubkey: get_parsed(row, 1)?,
+        member_pubkey: get_parsed(row, 2)?,
+        name: row.get(3)?,
+        role: row.get(4)?,
+        present: row.get(5)?,
+        last_seen: get_wall(row, 6)?,
+    })
+}
+
+fn put_outbox(db: &Connection, row: &OutboxRow) -> rusqlite::Result<()> {
+    let OutboxRow {
+        seq,
+        mesh,
+        sender,
+        session,
+        client_message_id,
+        form_1,
+        form_2,
+        to,
+        target,
+        priority,
+        reply_to,
+        meta,
+        body,
+        accepted_at,
+        state,
+    } = row;
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO outbox
+             (seq, mesh, sender, session, client_message_id, form_1, form_2, \"to\", target,
+              priority, reply_to, accepted_at, status, attempts, on_wire, weight, meta, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, '', 0, 0, ?13, ?14, ?15)",
+    )?
+    .execute(params![
+        int(seq.0),
+        mesh.as_str(),
+        peer(sender),
+        session.as_ref().map(|id| id.as_str()),
+        client_message_id.as_str(),
+        form_1.to_string(),
+        form_2.to_string(),
+        to,
+        target.to_string(),
+        priority.as_str(),
+        reply_to.as_ref().map(|id| id.as_str()),
+        wall(*accepted_at),
+        int(row.weight() as u64),
+        meta,
+        body,
+    ])?;
+    set_outbox_state(db, *seq, state)?;
+    raise_high_water(db, "outbox", seq.0)
+}
+
+fn set_outbox_state(db: &Connection, seq: OutboxSeq, state: &OutboxState) -> rusqlite::Result<()> {
+    let OutboxState {
+        status,
+        attempts,
+        on_wire,
+        next_attempt_at,
+        last_error,
+        broker_message_id,
+        settled_at,
+    } = state;
+    db.prepare_cached(
+        "UPDATE outbox SET status = ?2, attempts = ?3, on_wire = ?4, next_attempt_at = ?5,
+             last_error = ?6, broker_message_id = ?7, settled_at = ?8
+         WHERE seq = ?1",
+    )?
+    .execute(params![
+        int(seq.0),
+        status.as_str(),
+        attempts,
+        on_wire,
+        next_attempt_at.map(wall),
+        last_error,
+        broker_message_id.as_ref().map(|id| id.as_str()),
+        settled_at.map(wall),
+    ])
+    .map(drop)
+}
+
+const OUTBOX: &str = "seq, mesh, sender, session, client_message_id, form_1, form_2, \"to\", \
+     target, priority, reply_to, meta, body, accepted_at, status, attempts, on_wire, \
+     next_attempt_at, last_error, broker_message_id, settled_at";
+
+fn get_outbox(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {
+    Ok(OutboxRow {
+        seq: OutboxSeq(get_count(row, 0)?),
+        mesh: get_id(row, 1)?,
+        sender: get_peer(row, 2)?,
+        session: get_id_if_any(row, 3)?,
+        client_message_id: get_id(row, 4)?,
+        form_1: get_parsed(row, 5)?,
+        form_2: get_parsed(row, 6)?,
+        to: row.get(7)?,
+        target: get_parsed(row, 8)?,
+        priority: get_priority(row, 9)?,
+        reply_to: get_id_if_any(row, 10)?,
+        meta: row.get(11)?,
+        body: row.get(12)?,
+        accepted_at: get_wall(row, 13)?,
+        state: OutboxState {
+            status: get_named(row, 14, STATUSES, OutboxStatus::as_str)?,
+            attempts: row.get(15)?,
+            on_wire: row.get(16)?,
+            next_attempt_at: get_wall_if_any(row, 17)?,
+            last_error: row.get(18)?,
+            broker_message_id: get_id_if_any(row, 19)?,
+            settled_at: get_wall_if_any(row, 20)?,
+        },
+    })
+}
+
+const STATUSES: [OutboxStatus; 5] = [
+    OutboxStatus::Pending,
+    OutboxStatus::Inflight,
+    OutboxStatus::Done,
+    OutboxStatus::Dead,
+    OutboxStatus::Aborted,
+];
+
+fn put_inbox(db: &Connection, row: &InboxRow) -> rusqlite::Result<()> {
+    let InboxRow {
+        seq,
+        mesh,
+        recipient,
+        session,
+        sender,
+        sender_name,
+        client_message_id,
+        message_id,
+        priority,
+        reply_to,
+        content,
+        sent_at,
+        received_at,
+        seen_at,
+    } = row;
+    let (meta, body, nonce, ciphertext) = match content {
+        InboxContent::Opened { body, meta } => (Some(meta), Some(body), None, None),
+        InboxContent::Undecryptable { nonce, ciphertext } => {
+            (None, None, Some(nonce.as_str()), Some(ciphertext.as_str()))
+        }
+    };
+    db.prepare_cached(
+        "INSERT INTO inbox
+             (seq, mesh, recipient, session, sender, sender_name, client_message_id, message_id,
+              priority, reply_to, sent_at, received_at, seen_at, weight, meta, body, nonce,
+              ciphertext)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
+         ON CONFLICT (mesh, recipient, sender, client_message_id) DO NOTHING",
+    )?
+    .execute(params![
+        int(seq.0),
+        mesh.as_str(),
+        peer(recipient),
+        session.as_ref().map(|id| id.as_str()),
+        sender.to_string(),
+        sender_name,
+        client_message_id.as_str(),
+        message_id.as_str(),
+        priority.as_str(),
+        reply_to.as_ref().map(|id| id.as_str()),
+        sent_at,
+        wall(*received_at),
+        seen_at.map(wall),
+        int(row.weight() as u64),
+        meta,
+        body,
+        nonce,
+        ciphertext,
+    ])?;
+    raise_high_water(db, "inbox", seq.0)
+}
+
+const INBOX: &str = "seq, mesh, recipient, session, sender, sender_name, client_message_id, \
+     message_id, priority, reply_to, sent_at, received_at, seen_at, meta, body, nonce, ciphertext";
+
+fn get_inbox(row: &Row<'_>) -> rusqlite::Result<InboxRow> {
+    let body: Option<String> = row.get(14)?;
+    let content = match body {
+        Some(body) => InboxContent::Opened {
+            body,
+            meta: row.get(13)?,
+        },
+        None => InboxContent::Undecryptable {
+            nonce: get_base64(row, 15)?,
+            ciphertext: get_base64(row, 16)?,
+        },
+    };
+    Ok(InboxRow {
+        seq: InboxSeq(get_count(row, 0)?),
+        mesh: get_id(row, 1)?,
+        recipient: get_peer(row, 2)?,
+        session: get_id_if_any(row, 3)?,
+        sender: get_parsed(row, 4)?,
+        sender_name: row.get(5)?,
+        client_message_id: get_id(row, 6)?,
+        message_id: get_id(row, 7)?,
+        priority: get_priority(row, 8)?,
+        reply_to: get_id_if_any(row, 9)?,
+        content,
+        sent_at: row.get(10)?,
+        received_at: get_wall(row, 11)?,
+        seen_at: get_wall_if_any(row, 12)?,
+    })
+}
+
+fn raise_high_water(db: &Connection, of: &str, seq: u64) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE high_water SET last_seq = max(last_seq, ?2) WHERE box = ?1")?
+        .execute(params![of, int(seq)])
+        .map(drop)
+}
