@@ -1,5 +1,6 @@
-//! The broker's database: one file, every mesh of this broker an owner of its own.
+//! The broker's database: one file, the registry and every mesh of this broker owners of their own.
 
+use std::convert::Infallible;
 use std::path::Path;
 
 use bowline_core::id::{MeshId, MessageSeq};
@@ -7,6 +8,7 @@ use bowline_core::store::mesh::{
     DedupeRow, InviteRow, Load, Loaded, MemberRole, MemberRow, MessageRow, Op, OwedSummary,
     PeerRow, Recovered,
 };
+use bowline_core::store::registry::{self, Policy};
 use bowline_core::store::{Event, Owner};
 use bowline_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -31,6 +33,9 @@ pub struct BrokerDatabase {
 /// The file in the data directory.
 pub const BROKER_DATABASE: &str = "broker.db";
 pub const BROKER_LOCK: &str = "broker.lock";
+
+/// The owner of the table of meshes. A mesh's id is a ULID: none is called so.
+const REGISTRY: &str = "registry";
 
 const KIND: Kind = Kind {
     // "BwLb"
@@ -75,6 +80,17 @@ impl BrokerDatabase {
         events: impl FnMut(Event<Loaded>) + Send + 'static,
     ) -> Result<(Handle<MeshRows>, Recovered), OpenOwnerError> {
         self.driver.open(mesh.as_str(), events).await
+    }
+
+    /// As [`Self::open_mesh`], for the registry.
+    ///
+    /// # Errors
+    /// If the database does not take it, or the store has halted.
+    pub async fn open_registry(
+        &self,
+        events: impl FnMut(Event<registry::Loaded>) + Send + 'static,
+    ) -> Result<(Handle<RegistryRows>, registry::Recovered), OpenOwnerError> {
+        self.driver.open(REGISTRY, events).await
     }
 
     /// Commits what waits and lets the directory go. Blocks.
@@ -204,6 +220,60 @@ impl Rows for MeshRows {
             peers,
             owed,
         })
+    }
+}
+
+/// The table of meshes.
+pub struct RegistryRows;
+
+impl Rows for RegistryRows {
+    type Op = registry::Op;
+    /// A registry reads nothing but what it recovers.
+    type Load = Infallible;
+    type Loaded = registry::Loaded;
+    type Recovered = registry::Recovered;
+
+    fn apply(db: &Connection, _: &str, op: &registry::Op) -> rusqlite::Result<()> {
+        let registry::Op::MeshPut(row) = op;
+        let registry::MeshRow {
+            id,
+            slug,
+            owner_pubkey,
+            policy,
+            created_at,
+        } = row;
+        db.prepare_cached(
+            "INSERT INTO meshes (id, slug, owner_pubkey, policy, created_at)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            id.as_str(),
+            slug,
+            owner_pubkey.to_string(),
+            policy.as_str(),
+            wall(*created_at),
+        ])
+        .map(drop)
+    }
+
+    fn load(_: &Connection, _: &str, what: &Infallible) -> rusqlite::Result<registry::Loaded> {
+        match *what {}
+    }
+
+    fn recover(db: &Connection, _: &str, owner: Owner) -> rusqlite::Result<registry::Recovered> {
+        let meshes = db
+            .prepare("SELECT id, slug, owner_pubkey, policy, created_at FROM meshes ORDER BY id")?
+            .query_map([], |row| {
+                Ok(registry::MeshRow {
+                    id: get_id(row, 0)?,
+                    slug: row.get(1)?,
+                    owner_pubkey: get_parsed(row, 2)?,
+                    policy: get_named(row, 3, [Policy::Sealed, Policy::Open], Policy::as_str)?,
+                    created_at: get_wall(row, 4)?,
+                })
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(registry::Recovered { owner, meshes })
     }
 }
 

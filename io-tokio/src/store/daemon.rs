@@ -104,6 +104,10 @@ impl Rows for HostRows {
                 .map(drop),
             Op::SessionPut(row) => put_session(db, row),
             Op::PeerPut(row) => put_directory(db, row),
+            Op::PeerForget { mesh, pubkey } => db
+                .prepare_cached("DELETE FROM directory WHERE mesh = ?1 AND pubkey = ?2")?
+                .execute(params![mesh.as_str(), pubkey.to_string()])
+                .map(drop),
             Op::OutboxPut(row) => put_outbox(db, row),
             Op::OutboxState { seq, state } => set_outbox_state(db, *seq, state),
             Op::InboxPut(row) => put_inbox(db, row),

@@ -20,7 +20,7 @@ mod file;
 mod lock;
 mod migrate;
 
-pub use broker::{BROKER_DATABASE, BROKER_LOCK, BrokerDatabase, MeshRows};
+pub use broker::{BROKER_DATABASE, BROKER_LOCK, BrokerDatabase, MeshRows, RegistryRows};
 pub use daemon::{DAEMON_DATABASE, DAEMON_LOCK, DaemonDatabase, HostRows};
 pub use desk::Rows;
 pub use driver::{Handle, OpenOwnerError};

@@ -155,13 +155,12 @@ where
             if let Some(command) = wake.command {
                 self.obey(command).await;
             }
-            match wake.incoming {
-                Some(incoming) if self.closing.is_none() => {
-                    if !self.take(incoming).await {
-                        break;
-                    }
-                }
-                _ => {}
+            // What comes in behind a close is nobody's.
+            let incoming = wake.incoming.filter(|_| self.closing.is_none());
+            if let Some(incoming) = incoming
+                && !self.take(incoming).await
+            {
+                break;
             }
             if wake.due {
                 self.expire().await;
@@ -183,11 +182,12 @@ where
         let mut wake = Wake::default();
         let mut awake = self.poll_commands(cx, &mut wake);
         awake |= self.poll_write(cx, socket, &mut wake);
-        if !self.is_paused() && !wake.unwritable {
-            if let Poll::Ready(incoming) = socket.poll_read(cx) {
-                wake.incoming = Some(incoming);
-                awake = true;
-            }
+        if !self.is_paused()
+            && !wake.unwritable
+            && let Poll::Ready(incoming) = socket.poll_read(cx)
+        {
+            wake.incoming = Some(incoming);
+            awake = true;
         }
         if self.alarm.poll_due(cx, deadline(&self.link)).is_ready() {
             wake.due = true;

@@ -1,7 +1,8 @@
 -- A broker's database: every mesh that it owns. Times are unix milliseconds of the broker's clock,
 -- keys and fingerprints lower-case hex. A peer is written `session:KEY` or `member:ID`.
 
--- Who may write. Each start raises the term; each commit moves last_txn under it.
+-- Who may write: a row for each mesh, and one named `registry` for the table of meshes. Each start
+-- raises the term; each commit moves last_txn under it.
 CREATE TABLE owner (
     mesh     TEXT    NOT NULL PRIMARY KEY,
     term     INTEGER NOT NULL,
@@ -12,6 +13,14 @@ CREATE TABLE owner (
 CREATE TABLE high_water (
     mesh     TEXT    NOT NULL PRIMARY KEY,
     last_seq INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE meshes (
+    id           TEXT    NOT NULL PRIMARY KEY,
+    slug         TEXT    NOT NULL UNIQUE,
+    owner_pubkey TEXT    NOT NULL,
+    policy       TEXT    NOT NULL,      -- sealed, or open: the broker may read bodies
+    created_at   INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE members (
