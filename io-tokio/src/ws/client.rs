@@ -8,7 +8,7 @@ use bowline_core::id::ConnId;
 use bowline_core::link::Down;
 use bowline_core::link::client::{Input, Output};
 use bowline_core::machine::Machine;
-use bowline_core::wire::Close;
+use bowline_core::wire::{Close, HelloCode};
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::header::{
@@ -200,7 +200,8 @@ impl<L: Machine<Input = Input, Output = Output>> End for ClientEnd<L> {
         Input::PingSent
     }
 
-    fn attached() -> Option<Input> {
+    /// A broker's; we hear of ours by `hello_ack`.
+    fn hello(_: Result<(), HelloCode>) -> Option<Input> {
         None
     }
 

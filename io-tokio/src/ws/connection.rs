@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bowline_core::machine::Machine;
-use bowline_core::wire::Close;
+use bowline_core::wire::{Close, HelloCode};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
@@ -32,7 +32,7 @@ pub(super) trait End {
     fn text(text: Bytes) -> Input<Self>;
     fn alive() -> Input<Self>;
     fn ping_sent() -> Input<Self>;
-    fn attached() -> Option<Input<Self>>;
+    fn hello(answer: Result<(), HelloCode>) -> Option<Input<Self>>;
     fn closed(close: Close) -> Input<Self>;
 
     fn sort(&mut self, output: <Self::Link as Machine>::Output) -> Sorted<Self::Event>;
@@ -266,8 +266,8 @@ where
 
     async fn obey(&mut self, command: Command) {
         match command {
-            Command::Attached => {
-                if let Some(input) = E::attached() {
+            Command::Hello(answer) => {
+                if let Some(input) = E::hello(answer) {
                     self.feed(input).await;
                 }
             }

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bowline_core::id::ConnId;
 use bowline_core::link::{Down, VerifiedHello};
 use bowline_core::wire::broker::HelloAck;
-use bowline_core::wire::{BrokerFrame, ClientFrame, Close};
+use bowline_core::wire::{BrokerFrame, ClientFrame, Close, HelloCode};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
@@ -34,7 +34,8 @@ pub fn next_conn_id() -> ConnId {
 /// What a machine tells a connection, in order.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Attached,
+    /// The hello was taken, or why not.
+    Hello(Result<(), HelloCode>),
     Send(Bytes),
     Close(Close),
     Pause,
@@ -52,7 +53,12 @@ pub struct Commands(mpsc::UnboundedSender<Command>);
 impl Commands {
     /// The mesh took the hello.
     pub fn attached(&self) {
-        self.tell(Command::Attached);
+        self.tell(Command::Hello(Ok(())));
+    }
+
+    /// Nobody here takes the hello. A mesh that refuses says so itself.
+    pub fn refused(&self, code: HelloCode) {
+        self.tell(Command::Hello(Err(code)));
     }
 
     pub fn send(&self, frame: Bytes) {

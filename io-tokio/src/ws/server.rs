@@ -3,7 +3,7 @@
 use bowline_core::id::ConnId;
 use bowline_core::link::server::{Input, Output};
 use bowline_core::machine::Machine;
-use bowline_core::wire::Close;
+use bowline_core::wire::{Close, HelloCode};
 use bytes::Bytes;
 use hyper::header::{
     CONNECTION, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
@@ -129,8 +129,11 @@ impl<L: Machine<Input = Input, Output = Output>> End for ServerEnd<L> {
         Input::PingSent
     }
 
-    fn attached() -> Option<Input> {
-        Some(Input::Attached)
+    fn hello(answer: Result<(), HelloCode>) -> Option<Input> {
+        Some(match answer {
+            Ok(()) => Input::Attached,
+            Err(code) => Input::Refused(code),
+        })
     }
 
     fn closed(_: Close) -> Input {
