@@ -51,6 +51,12 @@ mod tests {
     use super::*;
     use alloc::vec::Vec;
 
+    fn fail(backoff: &mut Backoff, times: u32, entropy: &mut Entropy) {
+        for _ in 0..times {
+            backoff.down(Mono::ZERO, entropy);
+        }
+    }
+
     fn seconds(seconds: u64) -> Mono {
         Mono::ZERO + Duration::from_secs(seconds)
     }
@@ -73,7 +79,7 @@ mod tests {
     fn jitter_is_full() {
         let mut entropy = Entropy::from_seed([2; 32]);
         let mut backoff = Backoff::default();
-        (0..10).for_each(|_| drop(backoff.down(Mono::ZERO, &mut entropy)));
+        fail(&mut backoff, 10, &mut entropy);
         let waits: Vec<Duration> = (0..1_000)
             .map(|_| backoff.down(Mono::ZERO, &mut entropy))
             .collect();
@@ -93,7 +99,7 @@ mod tests {
     fn only_a_connection_that_held_starts_the_schedule_anew() {
         let mut entropy = Entropy::from_seed([3; 32]);
         let mut backoff = Backoff::default();
-        (0..6).for_each(|_| drop(backoff.down(Mono::ZERO, &mut entropy)));
+        fail(&mut backoff, 6, &mut entropy);
 
         backoff.up(seconds(100));
         backoff.down(seconds(159), &mut entropy);

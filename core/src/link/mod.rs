@@ -8,6 +8,8 @@ pub mod dial;
 mod heartbeat;
 mod hello;
 pub mod server;
+#[cfg(test)]
+mod tests;
 
 pub use client::ClientLink;
 pub use dial::Backoff;
