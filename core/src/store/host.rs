@@ -149,6 +149,14 @@ pub enum OutboxStatus {
 }
 
 impl OutboxStatus {
+    pub const ALL: [Self; 5] = [
+        Self::Pending,
+        Self::Inflight,
+        Self::Done,
+        Self::Dead,
+        Self::Aborted,
+    ];
+
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
