@@ -451,7 +451,7 @@ impl Mesh {
     }
 
     fn refuse(&mut self, id: ConnId, send: &Send, refusal: Refusal) {
-        self.stats.refusals += 1;
+        self.stats.refusals[refusal.code as usize] += 1;
         self.send(
             id,
             &BrokerFrame::Ack(Box::new(refused(send.id.clone(), refusal))),

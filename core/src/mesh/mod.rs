@@ -66,7 +66,7 @@ use crate::store::mesh::{DedupeRow, Load, Loaded, Op, PeerRow, Recovered};
 use crate::store::{self, TxnId};
 use crate::time::{Mono, Now};
 use crate::wire::encode::encode_broker;
-use crate::wire::{BrokerFrame, Close};
+use crate::wire::{BrokerFrame, Close, SendCode};
 
 pub struct Mesh {
     config: Config,
@@ -154,7 +154,8 @@ struct MemberUse {
 pub struct Stats {
     pub accepts: u64,
     pub duplicates: u64,
-    pub refusals: u64,
+    /// By code, in the order of [`SendCode::ALL`].
+    pub refusals: [u64; SendCode::ALL.len()],
     pub pushes: u64,
     pub redeliveries: u64,
     pub acknowledgements: u64,
@@ -222,6 +223,16 @@ impl Mesh {
     #[must_use]
     pub fn present_peers(&self) -> usize {
         self.present.len()
+    }
+
+    /// Takes a look at every peer whose lease stands.
+    #[must_use]
+    pub fn peers_in_grace(&self) -> usize {
+        let in_grace = |key: &&PeerKey| {
+            let lease = self.peers.get(*key).map(|peer| &peer.lease);
+            matches!(lease, Some(Lease::Grace { .. }))
+        };
+        self.present.iter().filter(in_grace).count()
     }
 
     #[must_use]

@@ -1,0 +1,238 @@
+//! The one listener's routes. Every answer is JSON, but for `/metrics` and the upgrade of `/ws`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bowline_core::crypto::Crypto;
+use bowline_core::id::{MeshId, PubKey};
+use bowline_core::limits::HELLO_WITHIN;
+use bowline_core::link::server::{ServerLink, ServerLinkConfig};
+use bowline_core::mesh::http as endpoints;
+use bowline_core::registry::SignedOnce;
+use bowline_core::wire::http::{BODY_BYTES, HttpAnswer, HttpRefusal};
+use bowline_io::clock::{Clock, SystemClock};
+use bowline_io::http::{Body, BodyError, ConnInfo, Peer, json, read_body};
+use bowline_io::ws;
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use serde_json::json;
+use tokio::net::TcpStream;
+
+use crate::connection::{Connections, ToMesh};
+use crate::meshes::{Meshes, OutcomeUnknown};
+use crate::metrics::{Commits, render};
+use crate::registry::RegistryHandle;
+
+/// What the routes need; shared by all requests.
+pub(crate) struct Routes {
+    pub(crate) meshes: Arc<Meshes>,
+    pub(crate) registry: RegistryHandle,
+    pub(crate) connections: Connections,
+    pub(crate) commits: Arc<Commits>,
+    pub(crate) crypto: Arc<dyn Crypto>,
+    pub(crate) link: ServerLinkConfig,
+    /// Signatures under `/invites` that were honoured lately.
+    pub(crate) signed_once: Mutex<SignedOnce>,
+}
+
+impl Routes {
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+        info: ConnInfo,
+    ) -> Response<Body> {
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        match (&method, path.as_str()) {
+            (_, "/ws") => self.upgrade(&mut request, &info),
+            (&Method::GET, "/healthz") => json(StatusCode::OK, &json!({ "ok": true })),
+            (&Method::GET, "/readyz") => self.readiness(),
+            (&Method::GET, "/metrics") => self.metrics(),
+            (&Method::POST, "/meshes") => {
+                let allowed = is_loopback(info.peer);
+                match body_of(request).await {
+                    Ok(body) => answered(self.registry.create(body, allowed).await),
+                    Err(refusal) => refused(&refusal),
+                }
+            }
+            (&Method::POST, "/join") => self.ask(request, Endpoint::Join).await,
+            (&Method::POST, "/invites") => self.ask(request, Endpoint::Register).await,
+            (&Method::DELETE, path) if path.starts_with("/invites/") => {
+                let id = path["/invites/".len()..].to_owned();
+                self.ask(request, Endpoint::Revoke(id)).await
+            }
+            (_, "/healthz" | "/readyz" | "/metrics" | "/meshes" | "/join" | "/invites") => {
+                let message = format!("{path} does not take {method}");
+                refused(&HttpRefusal::new(405, "method_not_allowed", message))
+            }
+            _ => refused(&HttpRefusal::new(
+                404,
+                "not_found",
+                format!("there is nothing at {path}"),
+            )),
+        }
+    }
+
+    fn upgrade(
+        self: Arc<Self>,
+        request: &mut Request<Incoming>,
+        info: &ConnInfo,
+    ) -> Response<Body> {
+        let (response, upgrade) = match ws::upgrade(request) {
+            Ok(upgraded) => upgraded,
+            Err(error) => {
+                return refused(&HttpRefusal::new(
+                    426,
+                    "upgrade_required",
+                    error.to_string(),
+                ));
+            }
+        };
+        let conn = ws::next_conn_id();
+        let (commands, queue) = ws::commands();
+        let open = self.connections.add(conn, commands.clone());
+        let link = ServerLink::new(info.accepted_at, self.link, Arc::clone(&self.crypto));
+        let upstream = ToMesh {
+            conn,
+            commands,
+            meshes: Arc::clone(&self.meshes),
+            mesh: None,
+            info: info.clone(),
+        };
+        tokio::spawn(async move {
+            ws::run_server_connection::<TcpStream, _, _, _>(
+                conn,
+                upgrade,
+                link,
+                SystemClock,
+                queue,
+                upstream,
+            )
+            .await;
+            drop(open);
+        });
+        response
+    }
+
+    /// Ready while every mesh's store takes writes.
+    fn readiness(&self) -> Response<Body> {
+        let meshes = self.meshes.all();
+        let stalled: Vec<_> = meshes
+            .iter()
+            .filter(|mesh| !mesh.gauges.read().ready)
+            .map(|mesh| mesh.slug.as_str())
+            .collect();
+        let status = if stalled.is_empty() {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        let body = json!({
+            "ready": stalled.is_empty(),
+            "meshes": meshes.len(),
+            "stalled": stalled,
+        });
+        json(status, &body)
+    }
+
+    fn metrics(&self) -> Response<Body> {
+        let text = render(&self.meshes.all(), self.connections.count(), &self.commits);
+        let mut response = Response::new(Body::whole(text.into()));
+        response.headers_mut().insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
+        );
+        response
+    }
+
+    async fn ask(&self, request: Request<Incoming>, endpoint: Endpoint) -> Response<Body> {
+        let body = match body_of(request).await {
+            Ok(body) => body,
+            Err(refusal) => return refused(&refusal),
+        };
+        let (mesh, what) = match self.verify(&endpoint, &body) {
+            Ok(asked) => asked,
+            Err(refusal) => return refused(&refusal),
+        };
+        let Some(mesh) = self.meshes.get(&mesh) else {
+            return refused(&outcome_unknown());
+        };
+        match mesh.ask(what).await {
+            Ok(response) => answered(Ok(endpoints::answer(&response))),
+            Err(unknown) => answered(Err(unknown)),
+        }
+    }
+
+    fn verify(&self, endpoint: &Endpoint, body: &[u8]) -> Result<endpoints::Asked, HttpRefusal> {
+        let now = SystemClock.now();
+        let crypto = &*self.crypto;
+        let owner_of = |mesh: &MeshId| -> Option<PubKey> {
+            self.meshes.get(mesh).map(|mesh| mesh.config.owner_pubkey)
+        };
+        let mut signed_once = self
+            .signed_once
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match endpoint {
+            Endpoint::Join => endpoints::join(body, crypto, now, owner_of),
+            Endpoint::Register => {
+                endpoints::register_invite(body, crypto, &mut signed_once, now, owner_of)
+            }
+            Endpoint::Revoke(id) => {
+                endpoints::revoke_invite(id, body, crypto, &mut signed_once, now, owner_of)
+            }
+        }
+    }
+}
+
+enum Endpoint {
+    Join,
+    Register,
+    Revoke(String),
+}
+
+async fn body_of(request: Request<Incoming>) -> Result<Bytes, HttpRefusal> {
+    read_body(request.into_body(), BODY_BYTES, HELLO_WITHIN)
+        .await
+        .map_err(|error| {
+            let (status, code) = match error {
+                BodyError::TooLarge { .. } => (413, "payload_too_large"),
+                BodyError::TooSlow { .. } => (408, "too_slow"),
+                BodyError::Gone => (400, "bad_request"),
+            };
+            HttpRefusal::new(status, code, error.to_string())
+        })
+}
+
+fn is_loopback(peer: Peer) -> bool {
+    match peer {
+        Peer::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        Peer::Unix => true,
+    }
+}
+
+fn answered(answer: Result<HttpAnswer, OutcomeUnknown>) -> Response<Body> {
+    let HttpAnswer { status, body } =
+        answer.unwrap_or_else(|OutcomeUnknown| outcome_unknown().answer());
+    let mut response = Response::new(Body::whole(body));
+    // The core answers with the statuses of HTTP.
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn refused(refusal: &HttpRefusal) -> Response<Body> {
+    answered(Ok(refusal.answer()))
+}
+
+fn outcome_unknown() -> HttpRefusal {
+    HttpRefusal::new(
+        503,
+        "outcome_unknown",
+        "it is not certain that it was done: ask again",
+    )
+}
