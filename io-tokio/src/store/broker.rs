@@ -37,7 +37,7 @@ pub const BROKER_LOCK: &str = "broker.lock";
 /// The owner of the table of meshes. A mesh's id is a ULID: none is called so.
 const REGISTRY: &str = "registry";
 
-const KIND: Kind = Kind {
+pub(super) const KIND: Kind = Kind {
     // "BwLb"
     application_id: 0x4277_4c62,
     migrations: &[Migration {

@@ -36,7 +36,7 @@ pub const DAEMON_LOCK: &str = "daemon.lock";
 
 const OWNER: &str = "host";
 
-const KIND: Kind = Kind {
+pub(super) const KIND: Kind = Kind {
     // "BwLd"
     application_id: 0x4277_4c64,
     migrations: &[Migration {

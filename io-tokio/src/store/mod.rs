@@ -19,6 +19,8 @@ mod fault;
 mod file;
 mod lock;
 mod migrate;
+#[cfg(test)]
+mod tests;
 
 pub use broker::{BROKER_DATABASE, BROKER_LOCK, BrokerDatabase, MeshRows, RegistryRows};
 pub use daemon::{DAEMON_DATABASE, DAEMON_LOCK, DaemonDatabase, HostRows};
