@@ -1,6 +1,6 @@
 //! Newtypes for every identity, so that one cannot be passed for another.
 
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::sync::Arc;
 use core::fmt;
 use core::str::FromStr;
@@ -122,6 +122,11 @@ macro_rules! byte_id {
 
         impl $name {
             pub const LEN: usize = $len;
+
+            fn hex<'a>(&self, buffer: &'a mut [u8; 2 * $len]) -> &'a str {
+                hex::encode_to_slice(self.0, buffer).expect("two characters a byte");
+                str::from_utf8(buffer).expect("hex is ASCII")
+            }
         }
 
         impl FromStr for $name {
@@ -137,7 +142,7 @@ macro_rules! byte_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                f.pad(self.hex(&mut [0; 2 * $len]))
             }
         }
 
@@ -151,7 +156,7 @@ macro_rules! byte_id {
 
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-                s.serialize_str(&self.to_string())
+                s.serialize_str(self.hex(&mut [0; 2 * $len]))
             }
         }
 

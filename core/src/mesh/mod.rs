@@ -56,7 +56,7 @@ use crate::id::{
     ClientMessageId, ConnId, Epoch, LoadId, MemberId, MessageSeq, PeerKey, PubKey, RequestId, Role,
 };
 use crate::limits::{
-    ACCEPT_DURABLE_WITHIN, FRAME_BYTES, HELD_FRAMES_BEHIND_LOOK_UP, KNOWN_ABSENT_PER_MESH,
+    ACCEPT_DURABLE_WITHIN, FRAME_BYTES, HELD_FRAMES_BEHIND_LOOK_UP, KNOWN_ABSENT_PER_MESH, Limits,
     MEMBERS_PER_MESH, OWNER_LATE, PEERS_PER_MESH, SEEN_HELLOS_PER_MESH, UNPERSISTED_TXNS,
 };
 use crate::machine::{Machine, Outbox, Timeout};
@@ -524,17 +524,10 @@ impl Mesh {
         self.send_bytes(conn, encode_broker(frame));
     }
 
-    /// Beyond the limit of what may be queued the consumer is too slow, and is cut off; it loses
-    /// nothing durable.
     fn send_bytes(&mut self, id: ConnId, frame: Bytes) {
-        let Some(conn) = self.conns.get_mut(&id) else {
-            return;
-        };
-        conn.hand(frame.len());
-        let overflow = conn.queued() > self.config.limits.queued_bytes + FRAME_BYTES as u64;
-        self.out.push(Output::Send { conn: id, frame });
-        if overflow {
-            self.slow.insert(id);
+        if let Some(conn) = self.conns.get_mut(&id) {
+            let limits = &self.config.limits;
+            hand_over(conn, frame, limits, &mut self.out, &mut self.slow);
         }
     }
 }
@@ -582,6 +575,25 @@ impl Machine for Mesh {
     fn poll_timeout(&self) -> Option<Timeout<Why>> {
         self.timers.next()
     }
+}
+
+/// Beyond the limit of what may be queued the consumer is too slow, and is cut off; it loses
+/// nothing durable.
+fn hand_over(
+    conn: &mut Conn,
+    frame: Bytes,
+    limits: &Limits,
+    out: &mut Outbox<Output>,
+    slow: &mut BTreeSet<ConnId>,
+) {
+    conn.hand(frame.len());
+    if conn.queued() > limits.queued_bytes + FRAME_BYTES as u64 {
+        slow.insert(conn.id);
+    }
+    out.push(Output::Send {
+        conn: conn.id,
+        frame,
+    });
 }
 
 /// Closes that this mesh decides on.

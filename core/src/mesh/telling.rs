@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::presence::{self, Announcement};
-use super::{Mesh, Output, Why};
+use super::{Mesh, Output, Why, hand_over};
 use crate::id::{ConnId, PeerKey, PubKey};
 use crate::limits::{
     GROUPS_PER_PEER, PEERS_PAGE, REPLY_BYTES, STREAM_CHECK_EVERY, WORKING_LAPSES_AFTER,
@@ -163,20 +163,15 @@ impl Mesh {
     /// falls out of the ring is a slow consumer.
     pub(super) fn pump_stream(&mut self, now: Now, id: ConnId) {
         let full = self.config.limits.queued_bytes;
-        loop {
-            let Some(conn) = self.conns.get_mut(&id) else {
-                return;
-            };
-            let Some(stream) = self
-                .peers
-                .get(&conn.peer)
-                .and_then(|peer| peer.stream.as_ref())
-            else {
-                return;
-            };
-            if conn.stream_at >= stream.count() {
-                return;
-            }
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return;
+        };
+        let stream = self
+            .peers
+            .get(&conn.peer)
+            .and_then(|peer| peer.stream.as_ref());
+        let Some(stream) = stream else { return };
+        while conn.stream_at < stream.count() {
             if conn.stream_at < stream.lost() {
                 self.slow.insert(id);
                 return;
@@ -191,25 +186,22 @@ impl Mesh {
             let Some(event) = stream.get(conn.stream_at + 1) else {
                 return;
             };
-            let bytes = if conn.live1 {
+            let event = if conn.live1 {
                 event.live1.clone()
             } else {
                 event.plain.clone()
             };
             conn.stream_at += 1;
-            let check =
-                conn.resume1 && now.mono.since(conn.stream_checked_at) >= STREAM_CHECK_EVERY;
-            let at = StreamAt {
-                epoch: stream.epoch(),
-                count: conn.stream_at,
-            };
-            if check {
+            let limits = &self.config.limits;
+            hand_over(conn, event, limits, &mut self.out, &mut self.slow);
+            if conn.resume1 && now.mono.since(conn.stream_checked_at) >= STREAM_CHECK_EVERY {
                 conn.stream_checked_at = now.mono;
-            }
-            self.send_bytes(id, bytes);
-            if check {
                 self.marks.hit(Mark::StreamChecked);
-                self.send(id, &BrokerFrame::Stream(at));
+                let check = encode_broker(&BrokerFrame::Stream(StreamAt {
+                    epoch: stream.epoch(),
+                    count: conn.stream_at,
+                }));
+                hand_over(conn, check, limits, &mut self.out, &mut self.slow);
             }
         }
     }
