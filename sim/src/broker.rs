@@ -1,0 +1,640 @@
+//! A broker: one `Mesh`, a `ServerLink` for each connection, a driver of the mesh's store, and the
+//! hops between them, which are events of their own.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bowline_core::id::{ConnId, PeerKey};
+use bowline_core::limits::Limits;
+use bowline_core::link::VerifiedHello;
+use bowline_core::link::server;
+use bowline_core::link::{ServerLink, ServerLinkConfig};
+use bowline_core::mark::Marks;
+use bowline_core::mesh::{self, Mesh};
+use bowline_core::store::Txn;
+use bowline_core::store::mesh::{Image, Op};
+use bowline_core::time::Wall;
+use bowline_core::wire::{ClientFrame, Close};
+
+use crate::cast::Cast;
+use crate::clock::Moment;
+use crate::driven::{Driven, Timing};
+use crate::kernel::{Halt, Kernel, NodeEvent, NodeId};
+use crate::network::{Packet, Sock};
+use crate::plan::{Action, Profile, StepId};
+use crate::random::{Purpose, Stream};
+use crate::record::Record;
+use crate::stage::Planted;
+use crate::store::{Driver, Said, Shared, StoreFault};
+use crate::world::{Node, NodeRole, machine_seed};
+
+pub struct Broker {
+    node: NodeId,
+    cast: Rc<Cast>,
+    profile: Profile,
+    limits: Limits,
+    store: Shared<Image>,
+    planted: Planted,
+    process: Option<Process>,
+    /// Process-wide unique would do; unique over all lives is easier to read.
+    next_conn: u64,
+}
+
+struct Process {
+    mesh: Driven<Mesh>,
+    driver: Driver<Image>,
+    conns: BTreeMap<u64, Conn>,
+    by_sock: BTreeMap<u32, u64>,
+    started: Wall,
+}
+
+struct Conn {
+    id: ConnId,
+    sock: Sock,
+    /// `None` when it said its last.
+    link: Option<Driven<ServerLink>>,
+    /// Pushed by the link, once.
+    hello: Option<Arc<VerifiedHello>>,
+    attached: Option<Arc<PeerKey>>,
+    /// The mesh knows of it and was not told that it is gone.
+    told: bool,
+    link_paused: bool,
+    mesh_paused: bool,
+    to_mesh: VecDeque<mesh::Input>,
+    from_mesh: VecDeque<FromMesh>,
+    /// When the last of each queue arrives.
+    to_mesh_at: Moment,
+    from_mesh_at: Moment,
+    hops: Stream,
+}
+
+enum FromMesh {
+    Attached,
+    Send(bytes::Bytes),
+    Close(Close),
+    Pause(bool),
+}
+
+impl Broker {
+    #[must_use]
+    pub fn new(
+        node: NodeId,
+        cast: Rc<Cast>,
+        profile: Profile,
+        limits: Limits,
+        store: Shared<Image>,
+        planted: Planted,
+    ) -> Self {
+        Self {
+            node,
+            cast,
+            profile,
+            limits,
+            store,
+            planted,
+            process: None,
+            next_conn: 0,
+        }
+    }
+
+    fn timing(&self) -> Timing {
+        Timing {
+            late_most_us: self.profile.timer_late_most_us,
+            spurious_per_mille: self.profile.spurious_per_mille,
+        }
+    }
+
+    fn accept(&mut self, k: &mut Kernel, sock: Sock) {
+        self.next_conn += 1;
+        let id = self.next_conn;
+        let timing = self.timing();
+        let Some(started) = self.process.as_ref().map(|process| process.started) else {
+            return;
+        };
+        let config = ServerLinkConfig { started };
+        let link = ServerLink::new(k.clock(self.node), config, Arc::clone(&self.cast.crypto));
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        process.by_sock.insert(sock.conn, id);
+        process.conns.insert(
+            id,
+            Conn {
+                id: ConnId(id),
+                sock,
+                link: Some(Driven::new(link, self.node, Some(id), timing)),
+                hello: None,
+                attached: None,
+                told: false,
+                link_paused: false,
+                mesh_paused: false,
+                to_mesh: VecDeque::new(),
+                from_mesh: VecDeque::new(),
+                to_mesh_at: Moment(0),
+                from_mesh_at: Moment(0),
+                hops: k.random.stream(Purpose::Hop, (self.node as u64) << 32 | id),
+            },
+        );
+        k.accept(sock);
+        self.drain_link(k, id);
+    }
+
+    fn link_input(&mut self, k: &mut Kernel, id: u64, input: server::Input) {
+        let link = self
+            .process
+            .as_mut()
+            .and_then(|process| process.conns.get_mut(&id))
+            .and_then(|conn| conn.link.as_mut());
+        let Some(link) = link else {
+            return;
+        };
+        link.input(k, input);
+        self.drain_link(k, id);
+    }
+
+    fn drain_link(&mut self, k: &mut Kernel, id: u64) {
+        let hop_most_us = self.profile.hop_most_us;
+        let node = self.node;
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        let Some(conn) = process.conns.get_mut(&id) else {
+            return;
+        };
+        while let Some(output) = conn.link.as_mut().and_then(|link| link.output(k)) {
+            match output {
+                server::Output::Attach(hello) => {
+                    conn.told = true;
+                    conn.hello = Some(Arc::new((*hello).clone()));
+                    let input = mesh::Input::Attach {
+                        conn: conn.id,
+                        hello,
+                    };
+                    conn.hop_to_mesh(k, node, hop_most_us, input);
+                }
+                server::Output::Frame(frame) => {
+                    let input = mesh::Input::Frame {
+                        conn: conn.id,
+                        frame,
+                    };
+                    conn.hop_to_mesh(k, node, hop_most_us, input);
+                }
+                server::Output::Send(bytes) => {
+                    let counted = false;
+                    k.write(conn.sock, Packet::Text { bytes, counted });
+                }
+                server::Output::Ping => k.write(conn.sock, Packet::Ping),
+                server::Output::Pause => {
+                    conn.link_paused = true;
+                    conn.update_reading(k);
+                }
+                server::Output::Resume => {
+                    conn.link_paused = false;
+                    conn.update_reading(k);
+                }
+                server::Output::Close(close) => {
+                    k.close(conn.sock, close);
+                    conn.gone(k, node, hop_most_us);
+                }
+            }
+        }
+        let over = conn.is_over();
+        self.forget_if(over, id);
+    }
+
+    fn mesh_input(&mut self, k: &mut Kernel, input: mesh::Input) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        process.mesh.input(k, input);
+        self.drain_mesh(k);
+    }
+
+    fn drain_mesh(&mut self, k: &mut Kernel) {
+        let hop_most_us = self.profile.hop_most_us;
+        let node = self.node;
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        while let Some(output) = process.mesh.output(k) {
+            match output {
+                mesh::Output::Attached { conn } => {
+                    let Some(conn) = process.conns.get_mut(&conn.0) else {
+                        continue;
+                    };
+                    if let Some(hello) = &conn.hello {
+                        let peer = Arc::new(hello.key.clone());
+                        conn.attached = Some(Arc::clone(&peer));
+                        k.record(Record::Attached {
+                            node,
+                            conn: conn.id,
+                            peer,
+                            hello: Arc::clone(hello),
+                        });
+                    }
+                    conn.hop_from_mesh(k, node, hop_most_us, FromMesh::Attached);
+                }
+                mesh::Output::Send { conn, frame } => {
+                    let Some(conn) = process.conns.get_mut(&conn.0) else {
+                        continue;
+                    };
+                    if let Some(peer) = &conn.attached {
+                        k.record(Record::Sent {
+                            node,
+                            conn: conn.id,
+                            peer: Arc::clone(peer),
+                            frame: frame.clone(),
+                            queued_bytes: k.network.queued_bytes(conn.sock),
+                        });
+                    }
+                    conn.hop_from_mesh(k, node, hop_most_us, FromMesh::Send(frame));
+                }
+                mesh::Output::Close { conn, close } => {
+                    if let Some(conn) = process.conns.get_mut(&conn.0) {
+                        conn.hop_from_mesh(k, node, hop_most_us, FromMesh::Close(close));
+                    }
+                }
+                mesh::Output::Pause { conn } => {
+                    if let Some(conn) = process.conns.get_mut(&conn.0) {
+                        conn.hop_from_mesh(k, node, hop_most_us, FromMesh::Pause(true));
+                    }
+                }
+                mesh::Output::Resume { conn } => {
+                    if let Some(conn) = process.conns.get_mut(&conn.0) {
+                        conn.hop_from_mesh(k, node, hop_most_us, FromMesh::Pause(false));
+                    }
+                }
+                mesh::Output::Persist(txn) => {
+                    let txn = match self.planted {
+                        Planted::Nothing => txn,
+                        Planted::DroppedDelivery => without_some_deliveries(&txn),
+                    };
+                    process.driver.submit(k, txn);
+                }
+                mesh::Output::Load { load, what } => process.driver.load(k, load, what),
+                mesh::Output::Response { request, response } => {
+                    k.trace.say(
+                        k.now,
+                        format_args!("      response {request:?} {response:?}"),
+                    );
+                }
+            }
+        }
+        k.record(Record::Sizes {
+            node,
+            sizes: process.mesh.machine.sizes(),
+        });
+    }
+
+    /// A hop towards the mesh has arrived.
+    fn arrived_at_mesh(&mut self, k: &mut Kernel, id: u64) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        let Some(conn) = process.conns.get_mut(&id) else {
+            return;
+        };
+        let Some(input) = conn.to_mesh.pop_front() else {
+            return;
+        };
+        if let (mesh::Input::Frame { frame, .. }, Some(peer)) = (&input, &conn.attached)
+            && matches!(frame, ClientFrame::Bye)
+        {
+            k.record(Record::Bye {
+                node: self.node,
+                conn: conn.id,
+                peer: Arc::clone(peer),
+            });
+        }
+        if let (mesh::Input::Closed { .. }, Some(peer)) = (&input, &conn.attached) {
+            k.record(Record::Detached {
+                node: self.node,
+                conn: conn.id,
+                peer: Arc::clone(peer),
+            });
+        }
+        let over = conn.is_over();
+        self.forget_if(over, id);
+        self.mesh_input(k, input);
+    }
+
+    /// A hop from the mesh has arrived at the connection.
+    fn arrived_at_conn(&mut self, k: &mut Kernel, id: u64) {
+        let hop_most_us = self.profile.hop_most_us;
+        let node = self.node;
+        let conn = self
+            .process
+            .as_mut()
+            .and_then(|process| process.conns.get_mut(&id));
+        let Some(conn) = conn else {
+            return;
+        };
+        match conn.from_mesh.pop_front() {
+            Some(FromMesh::Attached) => self.link_input(k, id, server::Input::Attached),
+            Some(FromMesh::Send(bytes)) => {
+                let counted = true;
+                k.write(conn.sock, Packet::Text { bytes, counted });
+            }
+            Some(FromMesh::Pause(paused)) => {
+                conn.mesh_paused = paused;
+                conn.update_reading(k);
+            }
+            Some(FromMesh::Close(close)) => {
+                k.close(conn.sock, close);
+                if let Some(link) = &mut conn.link {
+                    link.input(k, server::Input::Closed);
+                }
+                conn.gone(k, node, hop_most_us);
+                self.drain_link(k, id);
+            }
+            None => {}
+        }
+    }
+
+    fn received(&mut self, k: &mut Kernel, sock: Sock, packet: Packet) {
+        let Some(id) = self.conn_of(sock) else {
+            return;
+        };
+        if let Some(process) = &self.process
+            && let Some(peer) = process
+                .conns
+                .get(&id)
+                .and_then(|conn| conn.attached.clone())
+        {
+            k.record(Record::Heard {
+                node: self.node,
+                conn: ConnId(id),
+                peer,
+            });
+        }
+        let input = match packet {
+            Packet::Text { bytes, .. } => {
+                k.record(Record::Reached {
+                    bytes: bytes.clone(),
+                });
+                server::Input::Text(bytes)
+            }
+            Packet::Ping => {
+                k.write(sock, Packet::Pong);
+                server::Input::Alive
+            }
+            Packet::Pong | Packet::Close(_) => server::Input::Alive,
+        };
+        self.link_input(k, id, input);
+    }
+
+    fn handed(&mut self, k: &mut Kernel, sock: Sock, bytes: u64, pings: u32) {
+        let Some(id) = self.conn_of(sock) else {
+            return;
+        };
+        for _ in 0..pings {
+            self.link_input(k, id, server::Input::PingSent);
+        }
+        let conn = self
+            .process
+            .as_mut()
+            .and_then(|process| process.conns.get_mut(&id));
+        if let Some(conn) = conn
+            && bytes > 0
+            && conn.told
+        {
+            let input = mesh::Input::Sent {
+                conn: conn.id,
+                bytes,
+            };
+            conn.hop_to_mesh(k, self.node, self.profile.hop_most_us, input);
+        }
+    }
+
+    fn closed(&mut self, k: &mut Kernel, sock: Sock) {
+        let (node, hop_most_us) = (self.node, self.profile.hop_most_us);
+        let Some(id) = self.conn_of(sock) else {
+            return;
+        };
+        let conn = self
+            .process
+            .as_mut()
+            .and_then(|process| process.conns.get_mut(&id));
+        let Some(conn) = conn else {
+            return;
+        };
+        if let Some(link) = &mut conn.link {
+            link.input(k, server::Input::Closed);
+        }
+        conn.gone(k, node, hop_most_us);
+        self.drain_link(k, id);
+    }
+
+    fn store_said(&mut self, k: &mut Kernel, said: Said<Image>) {
+        match said {
+            Said::Nothing => {}
+            Said::Event(event) => self.mesh_input(k, mesh::Input::Store(event)),
+            Said::Fenced => k.halt(self.node, Halt::Fenced),
+            Said::Broken(what) => k.halt(self.node, Halt::Broken(what)),
+        }
+    }
+
+    fn conn_of(&self, sock: Sock) -> Option<u64> {
+        self.process.as_ref()?.by_sock.get(&sock.conn).copied()
+    }
+
+    fn forget_if(&mut self, over: bool, id: u64) {
+        if let Some(process) = &mut self.process
+            && over
+            && let Some(conn) = process.conns.remove(&id)
+        {
+            process.by_sock.remove(&conn.sock.conn);
+        }
+    }
+}
+
+/// The planted bug: a store that says that it is durable and drops one delivery in seven.
+fn without_some_deliveries(txn: &Txn<Op>) -> Txn<Op> {
+    let kept = |op: &&Op| !matches!(op, Op::DeliveryPut { seq, .. } if seq.0 % 7 == 0);
+    Txn {
+        id: txn.id,
+        ops: Arc::new(txn.ops.iter().filter(kept).cloned().collect()),
+    }
+}
+
+impl Conn {
+    fn hop_to_mesh(&mut self, k: &mut Kernel, node: NodeId, most_us: u64, input: mesh::Input) {
+        self.to_mesh.push_back(input);
+        let soon = k.now.plus_us(self.hops.below(most_us + 1));
+        self.to_mesh_at = self.to_mesh_at.max(soon);
+        let incarnation = k.incarnation(node);
+        let event = NodeEvent::Hop {
+            queue: self.id.0,
+            to_machine: true,
+        };
+        k.tell_at(self.to_mesh_at, node, incarnation, event);
+    }
+
+    fn hop_from_mesh(&mut self, k: &mut Kernel, node: NodeId, most_us: u64, what: FromMesh) {
+        self.from_mesh.push_back(what);
+        let soon = k.now.plus_us(self.hops.below(most_us + 1));
+        self.from_mesh_at = self.from_mesh_at.max(soon);
+        let incarnation = k.incarnation(node);
+        let event = NodeEvent::Hop {
+            queue: self.id.0,
+            to_machine: false,
+        };
+        k.tell_at(self.from_mesh_at, node, incarnation, event);
+    }
+
+    /// The socket is gone, whoever closed it: the mesh is told once.
+    fn gone(&mut self, k: &mut Kernel, node: NodeId, most_us: u64) {
+        if let Some(link) = self.link.take() {
+            k.marks.add(link.machine.marks());
+        }
+        if std::mem::take(&mut self.told) {
+            let input = mesh::Input::Closed { conn: self.id };
+            self.hop_to_mesh(k, node, most_us, input);
+        }
+    }
+
+    fn update_reading(&self, k: &mut Kernel) {
+        k.set_reading(self.sock, !self.link_paused && !self.mesh_paused);
+    }
+
+    fn is_over(&self) -> bool {
+        self.link.is_none() && self.to_mesh.is_empty()
+    }
+}
+
+impl Node for Broker {
+    fn start(&mut self, k: &mut Kernel) {
+        let profile = self.profile.broker_store.clone();
+        let (driver, recovered) = Driver::start(&self.store, profile, self.node, k);
+        let config = mesh::Config {
+            mesh: self.cast.mesh.clone(),
+            owner_pubkey: self.cast.crypto.public_key(&self.cast.owner),
+            open: false,
+            limits: self.limits.clone(),
+        };
+        let seed = machine_seed(&k.random, self.node, k.incarnation(self.node));
+        let mesh = Mesh::new(config, seed, recovered, k.clock(self.node));
+        let mesh = Driven::new(mesh, self.node, None, self.timing());
+        self.process = Some(Process {
+            mesh,
+            driver,
+            conns: BTreeMap::new(),
+            by_sock: BTreeMap::new(),
+            started: k.clock(self.node).wall,
+        });
+        self.drain_mesh(k);
+    }
+
+    fn stop(&mut self, k: &mut Kernel) {
+        let Some(process) = self.process.take() else {
+            return;
+        };
+        k.marks.add(process.mesh.machine.marks());
+        for link in process.conns.values().filter_map(|conn| conn.link.as_ref()) {
+            k.marks.add(link.machine.marks());
+        }
+        let mut ops = Vec::new();
+        process.driver.crash(k, &mut ops);
+        for (txn, ops) in ops {
+            let node = self.node;
+            k.record(Record::MeshCommitted { node, txn, ops });
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    fn role(&self) -> NodeRole {
+        NodeRole::Broker
+    }
+
+    fn on(&mut self, k: &mut Kernel, event: NodeEvent) {
+        match event {
+            NodeEvent::Accepted(sock) => self.accept(k, sock),
+            NodeEvent::Received { sock, packet } => self.received(k, sock, packet),
+            NodeEvent::Handed { sock, bytes, pings } => self.handed(k, sock, bytes, pings),
+            NodeEvent::Closed { sock, .. } => self.closed(k, sock),
+            NodeEvent::Timer(None) => {
+                if let Some(process) = &mut self.process {
+                    process.mesh.timer(k);
+                    self.drain_mesh(k);
+                }
+            }
+            NodeEvent::Timer(Some(id)) => {
+                let link = self
+                    .process
+                    .as_mut()
+                    .and_then(|process| process.conns.get_mut(&id))
+                    .and_then(|conn| conn.link.as_mut());
+                if let Some(link) = link {
+                    link.timer(k);
+                    self.drain_link(k, id);
+                }
+            }
+            NodeEvent::Hop {
+                queue,
+                to_machine: true,
+            } => self.arrived_at_mesh(k, queue),
+            NodeEvent::Hop {
+                queue,
+                to_machine: false,
+            } => self.arrived_at_conn(k, queue),
+            NodeEvent::Committed => {
+                let Some(process) = &mut self.process else {
+                    return;
+                };
+                let mut ops = Vec::new();
+                let said = process.driver.committed(k, &mut ops);
+                for (txn, ops) in ops {
+                    let node = self.node;
+                    k.record(Record::MeshCommitted { node, txn, ops });
+                }
+                self.store_said(k, said);
+            }
+            NodeEvent::Loaded(nth) => {
+                let Some(process) = &mut self.process else {
+                    return;
+                };
+                let said = process.driver.loaded(k, nth);
+                self.store_said(k, said);
+            }
+            NodeEvent::Connected(_)
+            | NodeEvent::ConnectFailed(_)
+            | NodeEvent::Process(_)
+            | NodeEvent::Beside(_) => {}
+        }
+    }
+
+    fn act(&mut self, _: &mut Kernel, _: StepId, _: &Action) {}
+
+    fn set_store_fault(&mut self, k: &mut Kernel, fault: Option<StoreFault>) {
+        k.record(Record::StoreFault {
+            broken: fault.is_some(),
+        });
+        self.store.borrow_mut().fault = fault;
+    }
+
+    fn in_flight(&self) -> usize {
+        self.process
+            .as_ref()
+            .map_or(0, |process| process.driver.in_flight())
+    }
+
+    fn heal(&mut self, _: &mut Kernel) {}
+
+    fn unmet(&self, _: &Kernel) -> Option<String> {
+        let process = self.process.as_ref()?;
+        let in_flight = process.driver.in_flight() + process.driver.loads_in_flight();
+        (in_flight > 0).then(|| format!("the broker's store has {in_flight} things in hand"))
+    }
+
+    fn marks(&self, into: &mut Marks) {
+        let Some(process) = &self.process else { return };
+        into.add(process.mesh.machine.marks());
+        for link in process.conns.values().filter_map(|conn| conn.link.as_ref()) {
+            into.add(link.machine.marks());
+        }
+    }
+}

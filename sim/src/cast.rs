@@ -1,0 +1,116 @@
+//! Who plays in a run: members, puppets, and the keys that they have for its whole length.
+
+use std::sync::Arc;
+
+use bowline_core::crypto::real::RealCrypto;
+use bowline_core::crypto::stand_in::StandIn;
+use bowline_core::crypto::{Crypto, SecretKey};
+use bowline_core::id::{MemberId, MeshId, PeerKey, PubKey, Role};
+use bowline_core::store::mesh::{MemberRole, MemberRow};
+use bowline_core::time::Wall;
+
+use crate::clock::WALL_AT_START_MS;
+use crate::plan::Profile;
+use crate::random::{Purpose, Random};
+
+pub const BROKER_URL: &str = "ws://broker.sim:7900/ws";
+pub const MESH_SLUG: &str = "knots";
+
+pub struct Cast {
+    pub mesh: MeshId,
+    pub crypto: Arc<dyn Crypto>,
+    pub owner: SecretKey,
+    /// One for each host, then one for each puppet.
+    pub members: Vec<Member>,
+    pub puppets: Vec<Puppet>,
+}
+
+pub struct Member {
+    pub id: MemberId,
+    pub secret: SecretKey,
+    pub pubkey: PubKey,
+}
+
+pub struct Puppet {
+    pub role: Role,
+    /// Its own, or for a control plane its member's.
+    pub secret: SecretKey,
+    pub pubkey: PubKey,
+    pub key: Arc<PeerKey>,
+}
+
+impl Cast {
+    #[must_use]
+    pub fn of(profile: &Profile, random: &Random) -> Self {
+        let crypto: Arc<dyn Crypto> = if profile.real_crypto {
+            Arc::new(RealCrypto)
+        } else {
+            Arc::new(StandIn)
+        };
+        let secret = |of: u64| SecretKey::from_bytes(random.bytes32(Purpose::Key, of));
+        let members: Vec<Member> = (0..profile.clients())
+            .map(|client| {
+                let secret = secret(client as u64);
+                Member {
+                    id: MemberId::from(format!("member-{client}")),
+                    pubkey: crypto.public_key(&secret),
+                    secret,
+                }
+            })
+            .collect();
+        let puppets = (0..profile.puppets)
+            .map(|puppet| {
+                // The first two are sessions: somebody has to be told things.
+                let role = match puppet {
+                    2 => Role::ControlPlane,
+                    3 => Role::Service,
+                    _ => Role::Session,
+                };
+                let member = &members[profile.hosts + puppet];
+                let secret = match role {
+                    Role::ControlPlane => member.secret.clone(),
+                    _ => secret(1_000 + puppet as u64),
+                };
+                let pubkey = crypto.public_key(&secret);
+                Puppet {
+                    role,
+                    secret,
+                    pubkey,
+                    key: Arc::new(match role {
+                        Role::ControlPlane => PeerKey::Member(member.id.clone()),
+                        _ => PeerKey::Session(pubkey),
+                    }),
+                }
+            })
+            .collect();
+        Self {
+            mesh: MeshId::from("mesh-of-knots"),
+            crypto,
+            owner: secret(u64::MAX),
+            members,
+            puppets,
+        }
+    }
+
+    /// As the broker's store knows them from the beginning.
+    #[must_use]
+    pub fn member_rows(&self) -> Vec<MemberRow> {
+        self.members
+            .iter()
+            .map(|member| MemberRow {
+                id: member.id.clone(),
+                pubkey: member.pubkey,
+                display_name: member.id.to_string(),
+                role: MemberRole::Member,
+                joined_at: Wall(WALL_AT_START_MS),
+                revoked_at: None,
+            })
+            .collect()
+    }
+
+    /// The puppet with this key.
+    #[must_use]
+    pub fn puppet_of(&self, key: &PeerKey) -> Option<usize> {
+        self.puppets.iter().position(|puppet| *puppet.key == *key)
+    }
+}

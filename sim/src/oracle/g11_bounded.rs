@@ -1,0 +1,40 @@
+//! G11: whatever a remote side can grow has a limit, and is within it after every step.
+
+use bowline_core::limits::FRAME_BYTES;
+
+use super::{Oracle, View};
+use crate::clock::Moment;
+use crate::record::Record;
+
+#[derive(Default)]
+pub struct Bounded;
+
+impl Oracle for Bounded {
+    fn name(&self) -> &'static str {
+        "g11_bounded"
+    }
+
+    fn see(&mut self, _: Moment, record: &Record, view: &View) -> Result<(), String> {
+        match record {
+            Record::Sizes { sizes, .. } => {
+                for (name, size, most) in sizes {
+                    if size > most {
+                        return Err(format!("{name}: {size}, and at most {most}"));
+                    }
+                }
+                Ok(())
+            }
+            Record::Sent { queued_bytes, .. } => {
+                // One frame may go over; frames say their length, packets have a head.
+                let most = view.limits.queued_bytes + 2 * FRAME_BYTES as u64;
+                if *queued_bytes > most {
+                    return Err(format!(
+                        "{queued_bytes} bytes are queued to one connection, and at most {most}"
+                    ));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}

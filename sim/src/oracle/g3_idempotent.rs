@@ -1,0 +1,130 @@
+//! G3: same sender and id: the first answer again and no second message. Another fingerprint under
+//! a known id: `idempotency_key_reused`, nothing written.
+
+use std::collections::BTreeMap;
+
+use bowline_core::id::{ClientMessageId, MessageId, PeerKey};
+use bowline_core::store::mesh::Op;
+use bowline_core::wire::broker::Ack;
+use bowline_core::wire::{BrokerFrame, SendCode, SendCodeKind};
+
+use super::{Oracle, View};
+use crate::clock::Moment;
+use crate::record::Record;
+
+#[derive(Default)]
+pub struct Idempotent {
+    messages: BTreeMap<(PeerKey, ClientMessageId), MessageId>,
+    /// What a sender was told that its id became.
+    answers: BTreeMap<(PeerKey, String), String>,
+    /// Repeats with another content: under which id.
+    altered: BTreeMap<(PeerKey, String), ClientMessageId>,
+}
+
+impl Oracle for Idempotent {
+    fn name(&self) -> &'static str {
+        "g3_idempotent"
+    }
+
+    fn see(&mut self, _: Moment, record: &Record, _: &View) -> Result<(), String> {
+        match record {
+            Record::MeshCommitted { ops, .. } => ops.iter().try_for_each(|op| self.committed(op)),
+            Record::PuppetSent {
+                key,
+                id,
+                altered: Some(of),
+                ..
+            } => {
+                self.altered
+                    .insert(((**key).clone(), id.clone()), of.clone());
+                Ok(())
+            }
+            Record::Frame { key, frame, .. } => {
+                let BrokerFrame::Ack(ack) = &**frame else {
+                    return Ok(());
+                };
+                let Some(id) = &ack.id else { return Ok(()) };
+                let of = ((**key).clone(), id.clone());
+                if let Some(original) = self.altered.get(&of) {
+                    let accepted = self.messages.get(&(of.0.clone(), original.clone()));
+                    return judge_altered(id, accepted, ack);
+                }
+                if !ack.queued {
+                    return Ok(());
+                }
+                let before = self.answers.insert(of, ack.message_id.clone());
+                match before {
+                    Some(before) if before != ack.message_id => Err(format!(
+                        "{key}'s {id} was answered {before} and then {}",
+                        ack.message_id
+                    )),
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Idempotent {
+    fn committed(&mut self, op: &Op) -> Result<(), String> {
+        let Op::MessagePut(row) = op else {
+            return Ok(());
+        };
+        let key = (row.sender.clone(), row.client_message_id.clone());
+        match self.messages.insert(key, row.id.clone()) {
+            None => Ok(()),
+            Some(before) => Err(format!(
+                "{}'s {} became {before:?} and then {:?}",
+                row.sender, row.client_message_id, row.id
+            )),
+        }
+    }
+}
+
+/// What it repeats may never have been accepted, or it came first itself. "Not now" says nothing.
+fn judge_altered(id: &str, accepted: Option<&MessageId>, ack: &Ack) -> Result<(), String> {
+    let Some(accepted) = accepted else {
+        return Ok(());
+    };
+    if ack.queued && ack.message_id == accepted.as_str() {
+        return Ok(());
+    }
+    let code = ack.code.as_deref().and_then(SendCode::parse);
+    let refused_or_deferred = code.is_some_and(|code| {
+        code == SendCode::IdempotencyKeyReused || code.kind() == SendCodeKind::Deferral
+    });
+    if !ack.queued && refused_or_deferred {
+        return Ok(());
+    }
+    Err(format!(
+        "{id} has the id of {accepted:?} and another fingerprint: answered {:?}",
+        ack.code
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oracle::testing::{self, s};
+
+    #[test]
+    fn a_second_message_for_one_id_is_found() {
+        let history = [
+            (s(1), testing::committed(testing::accept(1, 1, 2, "a"))),
+            (s(2), testing::committed(testing::accept(2, 1, 2, "b"))),
+            (s(3), testing::committed(testing::accept(3, 1, 2, "a"))),
+        ];
+        assert!(testing::judge(&mut Idempotent::default(), &history[..2]).is_ok());
+        assert!(testing::judge(&mut Idempotent::default(), &history).is_err());
+    }
+
+    #[test]
+    fn two_answers_for_one_id_are_found() {
+        let answer = |seq| testing::frame(1, 1, testing::ack_frame("p1", Some(seq)));
+        let same = [(s(1), answer(4)), (s(2), answer(4))];
+        let other = [(s(1), answer(4)), (s(2), answer(5))];
+        assert!(testing::judge(&mut Idempotent::default(), &same).is_ok());
+        assert!(testing::judge(&mut Idempotent::default(), &other).is_err());
+    }
+}

@@ -1,0 +1,105 @@
+//! What must be true, one property a file. Oracles judge records and stores: what an outside
+//! observer could see. A call without an answer is *unknown*, never "did not happen".
+
+pub mod g10_attribution;
+pub mod g11_bounded;
+pub mod g13_privacy;
+pub mod g14_truthful;
+pub mod g1_no_loss;
+pub mod g3_idempotent;
+pub mod g4_atomic_accept;
+pub mod g5_silent_reconnect;
+pub mod g6_one_leave_one_join;
+pub mod g7_claims;
+pub mod g8_order;
+pub mod g9_scoping;
+pub mod hello_once;
+pub mod idle_quiet;
+mod ledger;
+pub mod no_error_log;
+#[cfg(test)]
+mod testing;
+mod truth;
+
+use std::rc::Rc;
+
+use bowline_core::limits::Limits;
+use bowline_core::store::{host, mesh};
+
+use crate::cast::Cast;
+use crate::clock::Moment;
+use crate::kernel::NodeId;
+use crate::plan::Profile;
+use crate::record::Record;
+use crate::store::Shared;
+
+/// What oracles may look at beside the records.
+pub struct View {
+    pub profile: Profile,
+    pub limits: Limits,
+    pub cast: Rc<Cast>,
+    pub mesh: Shared<mesh::Image>,
+    /// By host.
+    pub hosts: Vec<Shared<host::Image>>,
+    pub first_client: NodeId,
+}
+
+impl View {
+    /// The host at `node`, counted from 0.
+    #[must_use]
+    pub fn host_at(&self, node: NodeId) -> Option<usize> {
+        node.checked_sub(self.first_client)
+            .filter(|host| *host < self.profile.hosts)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Faults have ended.
+    Healed,
+    /// All has converged and nobody does anything.
+    Quiet,
+}
+
+pub trait Oracle {
+    fn name(&self) -> &'static str;
+
+    /// # Errors
+    /// What is wrong, in words.
+    fn see(&mut self, at: Moment, record: &Record, view: &View) -> Result<(), String>;
+
+    fn phase(&mut self, _at: Moment, _phase: Phase) {}
+
+    /// What has to become true after healing and is not, in words.
+    fn unmet(&self, _at: Moment, _view: &View) -> Option<String> {
+        None
+    }
+
+    /// # Errors
+    /// What is wrong, in words.
+    fn end(&mut self, _at: Moment, _view: &View) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Every oracle there is.
+#[must_use]
+pub fn all() -> Vec<Box<dyn Oracle>> {
+    vec![
+        Box::<g1_no_loss::NoLoss>::default(),
+        Box::<g3_idempotent::Idempotent>::default(),
+        Box::<g4_atomic_accept::AtomicAccept>::default(),
+        Box::<g5_silent_reconnect::SilentReconnect>::default(),
+        Box::<g6_one_leave_one_join::OneLeaveOneJoin>::default(),
+        Box::<g7_claims::Claims>::default(),
+        Box::<g8_order::Order>::default(),
+        Box::<g9_scoping::Scoping>::default(),
+        Box::<g10_attribution::Attribution>::default(),
+        Box::<g11_bounded::Bounded>::default(),
+        Box::<g13_privacy::Privacy>::default(),
+        Box::<g14_truthful::Truthful>::default(),
+        Box::<hello_once::HelloOnce>::default(),
+        Box::<idle_quiet::IdleQuiet>::default(),
+        Box::<no_error_log::NoErrorLog>::default(),
+    ]
+}

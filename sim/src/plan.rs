@@ -1,0 +1,635 @@
+//! A run is data: what the world is like, and what is done to it when. Generated from a seed, kept
+//! in a file, taken apart by the shrinker; the same plan is the same run.
+
+use bowline_core::wire::{Priority, Status};
+use serde::{Deserialize, Serialize};
+
+use crate::network::{Cut, DialFault, NetworkProfile};
+use crate::random::{Purpose, Random, Stream};
+use crate::store::{StoreFault, StoreProfile};
+
+/// Names a step for good: draws are keyed by it, so that the steps before it can be left out.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StepId(pub u32);
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    pub seed: u64,
+    pub profile: Profile,
+    /// In order of time.
+    pub steps: Vec<Step>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Step {
+    pub id: StepId,
+    pub at_ms: u64,
+    pub action: Action,
+}
+
+/// The knobs of a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Profile {
+    /// Daemons, each with a `Host` and its sessions.
+    pub hosts: usize,
+    pub sessions_per_host: usize,
+    /// Scripted clients that speak frames through a `ClientLink`, without a daemon.
+    pub puppets: usize,
+    pub real_crypto: bool,
+    /// Ring 4, window 2, cache 8, short backlog.
+    pub tiny_limits: bool,
+    pub network: NetworkProfile,
+    pub broker_store: StoreProfile,
+    pub host_store: StoreProfile,
+    pub hop_most_us: u64,
+    pub timer_late_most_us: u64,
+    /// How many of a thousand early timer events are told to the machine as a spurious time-out.
+    pub spurious_per_mille: u64,
+    pub clock_rate_most_ppm: u64,
+    /// The safety phase; then everything heals.
+    pub safety_ms: u64,
+}
+
+/// Where a process runs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// Whoever owns the mesh at that moment.
+    Broker,
+    /// Hosts first, then puppets.
+    Client(usize),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outage {
+    /// Packets wait; nobody is told.
+    Stall,
+    /// Packets are lost for good, and so is every connection; dials hang.
+    Blackhole,
+    /// Connections are reset, dials refused.
+    Refuse,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    // What puppets do. `puppet` counts from 0.
+    PuppetSend {
+        puppet: usize,
+        to: usize,
+        bytes: usize,
+        priority: Priority,
+        first: bool,
+    },
+    /// Sends one of its earlier messages again, as it was or with another content under its id.
+    PuppetRepeat {
+        puppet: usize,
+        nth: usize,
+        altered: bool,
+    },
+    /// Changes its profile, which everybody is told.
+    PuppetTag {
+        puppet: usize,
+    },
+    PuppetStatus {
+        puppet: usize,
+        status: Status,
+    },
+    PuppetBye {
+        puppet: usize,
+        back_after_ms: u64,
+    },
+    /// Receives, but acknowledges nothing for a while.
+    PuppetHoldAcks {
+        puppet: usize,
+        for_ms: u64,
+    },
+    /// Stops reading for a while.
+    PuppetDeaf {
+        puppet: usize,
+        for_ms: u64,
+    },
+    /// Says its last hello once more, byte for byte, on a connection of its own.
+    PuppetReplayHello {
+        puppet: usize,
+    },
+    /// Opens a second connection while it has one.
+    PuppetTwin {
+        puppet: usize,
+    },
+    /// Acknowledges what it was never owed.
+    PuppetFalseAck {
+        puppet: usize,
+        of: usize,
+    },
+    /// Sends what is not a frame.
+    PuppetGarbage {
+        puppet: usize,
+        kind: usize,
+    },
+
+    // What the programs behind a daemon do. `user` counts sessions over all hosts.
+    UserSend {
+        user: usize,
+        to: usize,
+        bytes: usize,
+        priority: Priority,
+        keyed: bool,
+    },
+    /// Asks for one of its earlier sends again, under the same key.
+    UserRepeat {
+        user: usize,
+        nth: usize,
+        altered: bool,
+    },
+    /// Leaves its event stream and takes it up again.
+    UserFollow {
+        user: usize,
+    },
+    /// Stops reading its event stream for a while.
+    UserDeaf {
+        user: usize,
+        for_ms: u64,
+    },
+    /// Reads inbox, outbox and peers.
+    UserLook {
+        user: usize,
+    },
+    UserEnd {
+        user: usize,
+        back_after_ms: u64,
+    },
+
+    // What befalls them.
+    Cut {
+        client: usize,
+        nth: usize,
+        all: bool,
+        cut: Cut,
+        late_ms: u64,
+    },
+    Outage {
+        client: usize,
+        outage: Outage,
+        up: bool,
+        down: bool,
+        for_ms: u64,
+    },
+    Dials {
+        client: usize,
+        fault: DialFault,
+        for_ms: u64,
+    },
+    Crash {
+        place: Place,
+        down_ms: u64,
+        power_cut: bool,
+    },
+    /// Waits for a transaction in flight at that place, then crashes it.
+    CrashInFlight {
+        place: Place,
+        down_ms: u64,
+    },
+    Pause {
+        place: Place,
+        for_ms: u64,
+    },
+    /// Another broker takes the mesh over while the first one believes that it owns it.
+    TakeOver,
+    WallStep {
+        place: Place,
+        ms: i64,
+    },
+    Store {
+        place: Place,
+        fault: StoreFault,
+        for_ms: u64,
+    },
+}
+
+impl Plan {
+    /// The plan of a seed: which faults exist and how hard they are is drawn first, then the steps.
+    #[must_use]
+    pub fn of_seed(seed: u64) -> Self {
+        let random = Random::new(seed);
+        let mut draws = random.stream(Purpose::Profile, 0);
+        let profile = Profile::draw(&mut draws, seed);
+        let mut steps = Vec::new();
+        Swarm::draw(&mut draws).steps(&random, &profile, &mut steps);
+        steps.sort_by_key(|step: &Step| (step.at_ms, step.id));
+        Self {
+            seed,
+            profile,
+            steps,
+        }
+    }
+}
+
+impl Profile {
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        self.hosts + self.puppets
+    }
+
+    #[must_use]
+    pub fn users(&self) -> usize {
+        self.hosts * self.sessions_per_host
+    }
+
+    /// Nothing ever goes wrong by itself: for scenarios that say themselves what goes wrong.
+    #[must_use]
+    pub fn calm(hosts: usize, sessions_per_host: usize, puppets: usize) -> Self {
+        let store = StoreProfile {
+            commit_least_us: 1_000,
+            commit_most_us: 3_000,
+            group_most: 64,
+        };
+        Self {
+            hosts,
+            sessions_per_host,
+            puppets,
+            real_crypto: false,
+            tiny_limits: false,
+            network: NetworkProfile {
+                latency_least_us: 500,
+                latency_most_us: 2_000,
+                socket_buffer_bytes: 64 * 1024,
+            },
+            broker_store: store.clone(),
+            host_store: store,
+            hop_most_us: 100,
+            timer_late_most_us: 500,
+            spurious_per_mille: 100,
+            clock_rate_most_ppm: 0,
+            safety_ms: 60_000,
+        }
+    }
+
+    fn draw(draws: &mut Stream, seed: u64) -> Self {
+        let store = |draws: &mut Stream| {
+            let least = draws.magnitude(200, 20_000);
+            let most = if draws.chance(100) {
+                draws.magnitude(1_000_000, 5_000_000)
+            } else {
+                draws.magnitude(1_000, 200_000)
+            };
+            StoreProfile {
+                commit_least_us: least,
+                commit_most_us: most.max(least),
+                group_most: *draws.pick(&[1, 4, 64]),
+            }
+        };
+        let hosts = draws.between(1, 3) as usize;
+        let least = draws.magnitude(100, 20_000);
+        Self {
+            hosts,
+            sessions_per_host: draws.between(1, 2) as usize,
+            puppets: draws.between(1, 3) as usize,
+            real_crypto: seed.is_multiple_of(8),
+            tiny_limits: draws.chance(500),
+            network: NetworkProfile {
+                latency_least_us: least,
+                latency_most_us: least + draws.magnitude(100, 300_000),
+                socket_buffer_bytes: draws.magnitude(2_000, 200_000),
+            },
+            broker_store: store(draws),
+            host_store: store(draws),
+            hop_most_us: draws.magnitude(1, 20_000),
+            timer_late_most_us: draws.magnitude(1, 50_000),
+            spurious_per_mille: draws.between(0, 300),
+            clock_rate_most_ppm: draws.between(0, 10_000),
+            safety_ms: draws.between(120_000, 360_000),
+        }
+    }
+}
+
+/// How often each thing happens in a run, per 100 s of its safety phase. 0: it does not exist.
+struct Swarm {
+    cuts: u64,
+    outages: u64,
+    outages_near_grace: bool,
+    dials: u64,
+    crashes: u64,
+    pauses: u64,
+    take_overs: u64,
+    wall_steps: u64,
+    store_faults: u64,
+    sends: u64,
+    repeats: u64,
+    tags: u64,
+    statuses: u64,
+    byes: u64,
+    mischief: u64,
+    follows: u64,
+    large_bodies: bool,
+}
+
+impl Swarm {
+    fn draw(draws: &mut Stream) -> Self {
+        let mut sometimes = |per_mille: u64, most: u64| {
+            if draws.chance(per_mille) {
+                draws.between(1, most)
+            } else {
+                0
+            }
+        };
+        Self {
+            cuts: sometimes(700, 12),
+            outages: sometimes(500, 3),
+            outages_near_grace: sometimes(600, 1) == 1,
+            dials: sometimes(400, 4),
+            crashes: sometimes(500, 3),
+            pauses: sometimes(300, 2),
+            take_overs: sometimes(120, 1),
+            wall_steps: sometimes(200, 2),
+            store_faults: sometimes(400, 4),
+            sends: sometimes(950, 40),
+            repeats: sometimes(500, 8),
+            tags: sometimes(800, 20),
+            statuses: sometimes(400, 6),
+            byes: sometimes(250, 2),
+            mischief: sometimes(400, 4),
+            follows: sometimes(500, 5),
+            large_bodies: sometimes(100, 1) == 1,
+        }
+    }
+
+    fn steps(&self, random: &Random, profile: &Profile, steps: &mut Vec<Step>) {
+        let mut kinds: Vec<(u64, fn(&Self, &mut Stream, &Profile) -> Option<Action>)> = vec![
+            (self.cuts, Self::cut),
+            (self.outages, Self::outage),
+            (self.dials, Self::dials),
+            (self.crashes, Self::crash),
+            (self.pauses, Self::pause),
+            (self.take_overs, Self::take_over),
+            (self.wall_steps, Self::wall_step),
+            (self.store_faults, Self::store_fault),
+            (self.tags, Self::tag),
+            (self.statuses, Self::status),
+            (self.byes, Self::bye),
+            (self.mischief, Self::mischief),
+            (self.follows, Self::follow),
+            (self.repeats, Self::repeat),
+        ];
+        kinds.push((self.sends, Self::send));
+        for (kind, (per_100_s, make)) in kinds.into_iter().enumerate() {
+            let mut draws = random.stream(Purpose::Plan, kind as u64);
+            let count = per_100_s * profile.safety_ms / 100_000;
+            for _ in 0..count {
+                let at_ms = draws.between(3_000, profile.safety_ms);
+                // A burst now and then: what is done once is done several times at once.
+                let times = if draws.chance(30) {
+                    draws.between(2, 12)
+                } else {
+                    1
+                };
+                for nth in 0..times {
+                    if let Some(action) = make(self, &mut draws, profile) {
+                        steps.push(Step {
+                            id: StepId(steps.len() as u32 + 1),
+                            at_ms: at_ms + nth * draws.below(30),
+                            action,
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    fn place(draws: &mut Stream, profile: &Profile) -> Place {
+        if draws.chance(450) {
+            Place::Broker
+        } else {
+            Place::Client(draws.below(profile.clients() as u64) as usize)
+        }
+    }
+
+    fn client(draws: &mut Stream, profile: &Profile) -> usize {
+        draws.below(profile.clients() as u64) as usize
+    }
+
+    fn puppet(draws: &mut Stream, profile: &Profile) -> usize {
+        draws.below(profile.puppets as u64) as usize
+    }
+
+    fn user(draws: &mut Stream, profile: &Profile) -> Option<usize> {
+        (profile.users() > 0).then(|| draws.below(profile.users() as u64) as usize)
+    }
+
+    fn cut(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        let cuts = [
+            Cut::Reset,
+            Cut::Fin,
+            Cut::HalfOpen,
+            Cut::HalfOpenUp,
+            Cut::HalfOpenDown,
+            Cut::LateClose,
+        ];
+        Some(Action::Cut {
+            client: Self::client(draws, profile),
+            nth: draws.below(8) as usize,
+            all: draws.chance(300),
+            cut: *draws.pick(&cuts),
+            late_ms: draws.magnitude(500, 200_000),
+        })
+    }
+
+    fn outage(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        let for_ms = if self.outages_near_grace && draws.chance(500) {
+            draws.between(80_000, 100_000)
+        } else {
+            draws.magnitude(200, 200_000)
+        };
+        let way = draws.below(4);
+        Some(Action::Outage {
+            client: Self::client(draws, profile),
+            outage: *draws.pick(&[Outage::Stall, Outage::Blackhole, Outage::Refuse]),
+            up: way != 1,
+            down: way != 2,
+            for_ms,
+        })
+    }
+
+    fn dials(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        Some(Action::Dials {
+            client: Self::client(draws, profile),
+            fault: *draws.pick(&[DialFault::Refused, DialFault::Hangs, DialFault::Late]),
+            for_ms: draws.magnitude(1_000, 60_000),
+        })
+    }
+
+    fn crash(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        let place = Self::place(draws, profile);
+        let down_ms = draws.magnitude(50, 30_000);
+        if draws.chance(500) {
+            return Some(Action::CrashInFlight { place, down_ms });
+        }
+        Some(Action::Crash {
+            place,
+            down_ms,
+            power_cut: draws.chance(300),
+        })
+    }
+
+    fn pause(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        Some(Action::Pause {
+            place: Self::place(draws, profile),
+            for_ms: draws.magnitude(300, 160_000),
+        })
+    }
+
+    fn take_over(&self, _: &mut Stream, _: &Profile) -> Option<Action> {
+        Some(Action::TakeOver)
+    }
+
+    fn wall_step(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        let ms = draws.magnitude(1_000, 600_000) as i64;
+        Some(Action::WallStep {
+            place: Place::Client(Self::client(draws, profile)),
+            ms: if draws.chance(500) { ms } else { -ms },
+        })
+    }
+
+    fn store_fault(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        let faults = [
+            StoreFault::Unavailable,
+            StoreFault::Full,
+            StoreFault::Unheard,
+            StoreFault::Slow,
+        ];
+        Some(Action::Store {
+            place: Self::place(draws, profile),
+            fault: *draws.pick(&faults),
+            for_ms: draws.magnitude(50, 30_000),
+        })
+    }
+
+    fn tag(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        Some(Action::PuppetTag {
+            puppet: Self::puppet(draws, profile),
+        })
+    }
+
+    fn status(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        Some(Action::PuppetStatus {
+            puppet: Self::puppet(draws, profile),
+            status: *draws.pick(&[Status::Idle, Status::Working, Status::Dnd]),
+        })
+    }
+
+    fn bye(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        let back_after_ms = draws.magnitude(100, 100_000);
+        if draws.chance(500) {
+            return Some(Action::UserEnd {
+                user: Self::user(draws, profile)?,
+                back_after_ms,
+            });
+        }
+        Some(Action::PuppetBye {
+            puppet: Self::puppet(draws, profile),
+            back_after_ms,
+        })
+    }
+
+    fn mischief(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        let puppet = Self::puppet(draws, profile);
+        Some(match draws.below(6) {
+            0 => Action::PuppetReplayHello { puppet },
+            1 => Action::PuppetTwin { puppet },
+            2 => Action::PuppetFalseAck {
+                puppet,
+                of: Self::puppet(draws, profile),
+            },
+            3 => Action::PuppetGarbage {
+                puppet,
+                kind: draws.below(5) as usize,
+            },
+            4 => Action::PuppetHoldAcks {
+                puppet,
+                for_ms: draws.magnitude(1_000, 120_000),
+            },
+            _ => Action::PuppetDeaf {
+                puppet,
+                for_ms: draws.magnitude(1_000, 60_000),
+            },
+        })
+    }
+
+    fn follow(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        let user = Self::user(draws, profile)?;
+        Some(match draws.below(4) {
+            0 => Action::UserDeaf {
+                user,
+                for_ms: draws.magnitude(500, 30_000),
+            },
+            1 => Action::UserLook { user },
+            _ => Action::UserFollow { user },
+        })
+    }
+
+    fn repeat(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        let nth = draws.below(8) as usize;
+        let altered = draws.chance(300);
+        if draws.chance(500) {
+            return Some(Action::UserRepeat {
+                user: Self::user(draws, profile)?,
+                nth,
+                altered,
+            });
+        }
+        Some(Action::PuppetRepeat {
+            puppet: Self::puppet(draws, profile),
+            nth,
+            altered,
+        })
+    }
+
+    fn send(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        let most = if self.large_bodies { 40_000 } else { 2_000 };
+        let bytes = draws.magnitude(1, most) as usize;
+        let priority = *draws.pick(&[Priority::Now, Priority::Next, Priority::Next, Priority::Low]);
+        if profile.users() == 0 || draws.chance(350) {
+            return Some(Action::PuppetSend {
+                puppet: Self::puppet(draws, profile),
+                to: Self::puppet(draws, profile),
+                bytes,
+                priority,
+                first: draws.chance(500),
+            });
+        }
+        Some(Action::UserSend {
+            user: Self::user(draws, profile)?,
+            to: draws.below((profile.users() + profile.puppets) as u64) as usize,
+            bytes,
+            priority,
+            keyed: draws.chance(500),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_survives_its_file_and_depends_on_its_seed_only() {
+        let plan = Plan::of_seed(11);
+        let json = serde_json::to_string(&plan).expect("plans serialise");
+        let read: Plan = serde_json::from_str(&json).expect("plans deserialise");
+        assert_eq!(serde_json::to_string(&read).unwrap(), json);
+        assert_eq!(serde_json::to_string(&Plan::of_seed(11)).unwrap(), json);
+        assert_ne!(serde_json::to_string(&Plan::of_seed(12)).unwrap(), json);
+    }
+
+    #[test]
+    fn steps_have_ids_of_their_own_and_are_in_order() {
+        let plan = Plan::of_seed(3);
+        let mut ids: Vec<StepId> = plan.steps.iter().map(|step| step.id).collect();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), plan.steps.len());
+        assert!(plan.steps.is_sorted_by_key(|step| step.at_ms));
+    }
+}

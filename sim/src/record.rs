@@ -1,0 +1,270 @@
+//! What an outside observer can see: frames, answers, events and what stores hold. Oracles judge
+//! these and nothing else.
+
+use std::sync::Arc;
+
+use bowline_core::host::io::{LogLevel, SseEvent};
+use bowline_core::host::ipc::Answer;
+use bowline_core::id::{ClientMessageId, ConnId, InboxSeq, MessageId, PeerKey, PubKey};
+use bowline_core::link::{Down, VerifiedHello};
+use bowline_core::store::TxnId;
+use bowline_core::store::{host, mesh};
+use bowline_core::wire::BrokerFrame;
+use bowline_core::wire::broker::HelloAck;
+use bowline_core::wire::client::Resume;
+use bytes::Bytes;
+
+use crate::kernel::NodeId;
+
+#[derive(Clone, Debug)]
+pub enum Record {
+    // At the broker.
+    OwnerStarted {
+        node: NodeId,
+    },
+    OwnerStopped {
+        node: NodeId,
+    },
+    OwnerPaused {
+        node: NodeId,
+    },
+    OwnerContinued {
+        node: NodeId,
+    },
+    /// The mesh's store begins or ends to fail.
+    StoreFault {
+        broken: bool,
+    },
+    /// A text from a client reached the broker's host.
+    Reached {
+        bytes: Bytes,
+    },
+    /// Anything of an attached connection reached the broker's process.
+    Heard {
+        node: NodeId,
+        conn: ConnId,
+        peer: Arc<PeerKey>,
+    },
+    /// The mesh took a hello.
+    Attached {
+        node: NodeId,
+        conn: ConnId,
+        peer: Arc<PeerKey>,
+        hello: Arc<VerifiedHello>,
+    },
+    /// The mesh was told that a connection is gone.
+    Detached {
+        node: NodeId,
+        conn: ConnId,
+        peer: Arc<PeerKey>,
+    },
+    /// The mesh took the frame that ends a lease.
+    Bye {
+        node: NodeId,
+        conn: ConnId,
+        peer: Arc<PeerKey>,
+    },
+    /// The mesh gave a frame to a connection.
+    Sent {
+        node: NodeId,
+        conn: ConnId,
+        peer: Arc<PeerKey>,
+        frame: Bytes,
+        queued_bytes: u64,
+    },
+    /// What the mesh holds: a name, a size, its limit.
+    Sizes {
+        node: NodeId,
+        sizes: Vec<(&'static str, u64, u64)>,
+    },
+    MeshCommitted {
+        node: NodeId,
+        txn: TxnId,
+        ops: Vec<mesh::Op>,
+    },
+
+    // At a client: one identity over one connection.
+    Dialled {
+        node: NodeId,
+        conn: ConnId,
+        key: Arc<PeerKey>,
+        resume: Option<Resume>,
+    },
+    Up {
+        node: NodeId,
+        conn: ConnId,
+        key: Arc<PeerKey>,
+        ack: Box<HelloAck>,
+    },
+    Frame {
+        node: NodeId,
+        conn: ConnId,
+        key: Arc<PeerKey>,
+        frame: Box<BrokerFrame>,
+    },
+    Down {
+        node: NodeId,
+        conn: ConnId,
+        key: Arc<PeerKey>,
+        down: Down,
+    },
+    /// A puppet changed its profile and everybody is to be told.
+    Tagged {
+        key: Arc<PeerKey>,
+        tag: u64,
+    },
+    /// What a puppet saw in a whole list of peers, taken on one connection.
+    Listed {
+        node: NodeId,
+        conn: ConnId,
+        key: Arc<PeerKey>,
+        present: Vec<PubKey>,
+    },
+    /// A puppet sent a message of its own.
+    /// `altered`: it has another content under this id, which it gave before.
+    PuppetSent {
+        key: Arc<PeerKey>,
+        id: String,
+        altered: Option<ClientMessageId>,
+    },
+    /// What a puppet opened from a push.
+    PuppetAcked {
+        key: Arc<PeerKey>,
+        id: MessageId,
+    },
+    PuppetGot {
+        node: NodeId,
+        key: Arc<PeerKey>,
+        sender: PubKey,
+        id: MessageId,
+        body: Option<String>,
+    },
+
+    // At a host.
+    HostStarted {
+        node: NodeId,
+    },
+    HostStopped {
+        node: NodeId,
+    },
+    HostCommitted {
+        node: NodeId,
+        txn: TxnId,
+        ops: Vec<host::Op>,
+    },
+    /// A session has its key.
+    Opened {
+        node: NodeId,
+        user: usize,
+        pubkey: PubKey,
+    },
+    /// A program asked for a send: `token` stands in its body.
+    Asked {
+        node: NodeId,
+        user: usize,
+        key: Option<String>,
+        token: Token,
+        attempt: u32,
+    },
+    Answered {
+        node: NodeId,
+        user: usize,
+        call: UserCall,
+        answer: Answer,
+    },
+    /// No answer came: nothing is known.
+    Unanswered {
+        node: NodeId,
+        user: usize,
+        call: UserCall,
+    },
+    Followed {
+        node: NodeId,
+        user: usize,
+        after: Option<InboxSeq>,
+    },
+    Told {
+        node: NodeId,
+        user: usize,
+        event: SseEvent,
+    },
+    Log {
+        node: NodeId,
+        level: LogLevel,
+        message: String,
+    },
+}
+
+/// What a user asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum UserCall {
+    Open,
+    End,
+    Send { key: Option<String>, token: Token },
+    Inbox,
+    Outbox,
+    Peers,
+}
+
+/// Stands in the clear text of a body and names its two ends, so that whoever finds it where it
+/// does not belong knows whose it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Token {
+    pub sender: usize,
+    pub recipient: usize,
+    pub nth: u64,
+}
+
+/// Begins every token. Nothing else in the world contains it.
+pub const CANARY: &str = "canary-";
+
+impl Token {
+    /// A body of about `bytes` bytes that begins with this token.
+    #[must_use]
+    pub fn body(&self, bytes: usize) -> String {
+        let mut body = format!("{CANARY}{}-{}-{};", self.sender, self.recipient, self.nth);
+        while body.len() < bytes {
+            body.push_str("the bight of the rope ");
+        }
+        body
+    }
+
+    /// The token that `body` begins with.
+    #[must_use]
+    pub fn of(body: &str) -> Option<Self> {
+        let (numbers, _) = body.strip_prefix(CANARY)?.split_once(';')?;
+        let mut numbers = numbers.split('-');
+        Some(Self {
+            sender: numbers.next()?.parse().ok()?,
+            recipient: numbers.next()?.parse().ok()?,
+            nth: numbers.next()?.parse().ok()?,
+        })
+    }
+
+    /// Every token in `text`.
+    #[must_use]
+    pub fn all_in(text: &str) -> Vec<Self> {
+        text.match_indices(CANARY)
+            .filter_map(|(at, _)| Self::of(&text[at..]))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_found_again_wherever_it_stands() {
+        let token = Token {
+            sender: 1,
+            recipient: 22,
+            nth: 333,
+        };
+        let body = token.body(100);
+        assert!(body.len() >= 100);
+        assert_eq!(Token::of(&body), Some(token));
+        assert_eq!(Token::all_in(&format!("[{body},{body}]")), [token, token]);
+        assert_eq!(Token::of("canary-1-2"), None);
+    }
+}

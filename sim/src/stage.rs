@@ -1,0 +1,136 @@
+//! Sets a world up for a plan: clocks, stores with what was there before, nodes, oracles.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bowline_core::limits::Limits;
+use bowline_core::store::{host, mesh};
+
+use crate::broker::Broker;
+use crate::cast::Cast;
+use crate::clock::Clock;
+use crate::kernel::{Kernel, NodeId};
+use crate::network::Network;
+use crate::oracle::{self, View};
+use crate::plan::{Plan, Profile};
+use crate::puppet::Puppet;
+use crate::random::{Purpose, Random};
+use crate::store::{Durable, Shared};
+use crate::trace::Trace;
+use crate::world::{Node, Outcome, World};
+
+/// The two brokers stand first; the second one waits for a take-over.
+pub const FIRST_CLIENT: NodeId = 2;
+
+/// A bug that is planted on purpose, to see it found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Planted {
+    #[default]
+    Nothing,
+    /// The broker's store says that it is durable and drops one delivery in ten.
+    DroppedDelivery,
+}
+
+/// Runs a plan with every oracle there is.
+#[must_use]
+pub fn run(plan: &Plan, keep_trace: bool, planted: Planted) -> Outcome {
+    let random = Random::new(plan.seed);
+    let mut profile = plan.profile.clone();
+    profile.hosts = 0;
+    profile.puppets = profile.puppets.max(2) + 1;
+    let plan = &Plan {
+        profile: profile.clone(),
+        ..plan.clone()
+    };
+    let limits = limits(&profile);
+    let cast = Rc::new(Cast::of(&profile, &random));
+    let nodes_count = FIRST_CLIENT + profile.clients();
+    let clocks = (0..nodes_count)
+        .map(|node| clock(&random, &profile, node))
+        .collect();
+    let network = Network::new(profile.network.clone(), nodes_count);
+    let kernel = Kernel::new(random, network, clocks, Trace::new(keep_trace));
+    let mesh_store = mesh_store(&cast);
+    let host_stores: Vec<Shared<host::Image>> =
+        (0..profile.hosts).map(|_| Shared::default()).collect();
+
+    let mut nodes: Vec<Box<dyn Node>> = Vec::new();
+    for node in 0..FIRST_CLIENT {
+        nodes.push(Box::new(Broker::new(
+            node,
+            Rc::clone(&cast),
+            profile.clone(),
+            limits.clone(),
+            Rc::clone(&mesh_store),
+            planted,
+        )));
+    }
+    for puppet in 0..profile.puppets {
+        nodes.push(Box::new(Puppet::new(
+            FIRST_CLIENT + profile.hosts + puppet,
+            puppet,
+            Rc::clone(&cast),
+            profile.clone(),
+        )));
+    }
+    let view = View {
+        profile,
+        limits,
+        cast,
+        mesh: mesh_store,
+        hosts: host_stores,
+        first_client: FIRST_CLIENT,
+    };
+    World::new(
+        plan.clone(),
+        kernel,
+        nodes,
+        FIRST_CLIENT,
+        oracle::all(),
+        view,
+    )
+    .run()
+}
+
+/// What a run sets of core's limits.
+#[must_use]
+pub fn limits(profile: &Profile) -> Limits {
+    if !profile.tiny_limits {
+        return Limits::default();
+    }
+    Limits {
+        ring_events: 4,
+        window_messages: 2,
+        dedupe_cache: 8,
+        queued_bytes: 16 * 1024,
+        sends_per_second: 5,
+        sends_burst: 10,
+        look_ups_per_second: 5,
+        look_ups_burst: 10,
+        owed_messages: 12,
+        owed_in_memory: 3,
+        ..Limits::default()
+    }
+}
+
+fn clock(random: &Random, profile: &Profile, node: NodeId) -> Clock {
+    let mut draws = random.stream(Purpose::ClockRate, node as u64);
+    let most = profile.clock_rate_most_ppm;
+    let rate = draws.below(2 * most + 1) as i64 - most as i64;
+    let boot_us = random.draw(Purpose::ClockBoot, node as u64, 0)
+        % u64::try_from(Duration::from_secs(30 * 24 * 3600).as_micros()).unwrap_or(1);
+    Clock::new(boot_us, rate)
+}
+
+fn mesh_store(cast: &Cast) -> Shared<mesh::Image> {
+    let mut image = mesh::Image::default();
+    for row in cast.member_rows() {
+        image.apply(&mesh::Op::MemberPut(row));
+    }
+    Rc::new(RefCell::new(Durable {
+        image,
+        owner: bowline_core::store::Owner::default(),
+        fault: None,
+    }))
+}
