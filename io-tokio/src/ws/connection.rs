@@ -73,6 +73,8 @@ pub(super) struct Connection<E: End, C, U> {
     paused_by_machine: bool,
     closing: Option<Close>,
     told_closed: bool,
+    /// What the other side sends cannot be read as frames any more.
+    broken: bool,
 }
 
 enum Queued {
@@ -133,6 +135,7 @@ where
             paused_by_machine: false,
             closing: None,
             told_closed: false,
+            broken: false,
         }
     }
 
@@ -283,7 +286,10 @@ where
         match incoming {
             Incoming::Text(text) => self.feed(E::text(text)).await,
             Incoming::Alive => self.feed(E::alive()).await,
-            Incoming::Broken(close) => self.close(close).await,
+            Incoming::Broken(close) => {
+                self.broken = true;
+                self.close(close).await;
+            }
             // The reply is queued in the socket; hanging up flushes it.
             Incoming::Close(close) => {
                 self.lost(close).await;
@@ -390,7 +396,11 @@ where
         if close.is_none() && !socket.has_unflushed() {
             return;
         }
-        let mut incoming = Listening::ForClose;
+        let mut incoming = if self.broken {
+            Listening::ForEnd
+        } else {
+            Listening::ForClose
+        };
         if close.is_none() {
             // The other side closed, or is gone: only the reply is left to be flushed.
             self.queue.clear();
@@ -412,6 +422,11 @@ where
             }
             match socket.poll_flush(cx) {
                 Poll::Ready(Ok(())) if incoming.is_done() => Poll::Ready(()),
+                // It cannot be heard closing: so it is told that nothing more comes from us.
+                Poll::Ready(Ok(())) if incoming == Listening::ForEnd => {
+                    socket.poll_no_more(cx);
+                    Poll::Pending
+                }
                 Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
                 Poll::Ready(Err(_)) => Poll::Ready(()),
             }

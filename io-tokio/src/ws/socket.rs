@@ -152,7 +152,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.unflushed
     }
 
-    /// Throws away what still comes in; ready at the end of the stream.
+    /// Tells the other side that nothing more comes. Where that fails the stream is at its end.
+    pub(super) fn poll_no_more(&mut self, cx: &mut Context<'_>) {
+        let _at_its_end = Pin::new(&mut self.io).poll_shutdown(cx);
+    }
+
+    /// Throws away what still comes in; ready at the end of the stream. Once the protocol is broken
+    /// this is the only way to read: tungstenite would collect the whole of a message too long.
     pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 1024];
         loop {
