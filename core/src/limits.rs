@@ -89,6 +89,9 @@ pub const DISK_FREE_LEAST: u64 = 256 * 1024 * 1024;
 
 /// An accept, or its repeat, that is not durable by then is answered `outcome_unknown`, and stands.
 pub const ACCEPT_DURABLE_WITHIN: Duration = Duration::from_secs(10);
+/// A daemon's request to a broker's HTTP endpoints: longer than the broker takes to say that the
+/// outcome is open.
+pub const BROKER_ANSWERS_WITHIN: Duration = Duration::from_secs(15);
 /// What a `busy` refusal asks for.
 pub const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Unpersisted transactions a machine keeps before new accepts are `busy`.

@@ -1,0 +1,191 @@
+//! A session that takes part: it sends, and its inbox is read, over the IPC of its daemon.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bowline_broker::exit::{Exit, Failure};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::child::Host;
+use crate::cli::SessionFile;
+use crate::client::Daemon;
+use crate::home::create_private;
+
+/// Sends under way at once, so that the daemon accepts faster than a lane drains.
+const SENDS_AT_ONCE: usize = 8;
+const PAGE: usize = 500;
+const BUSY_FOR: Duration = Duration::from_millis(200);
+
+pub(super) struct Party {
+    pub(super) name: &'static str,
+    pub(super) pubkey: String,
+    daemon: Daemon,
+    /// What `BOWLINE_SESSION_FILE` has to name.
+    pub(super) session_file: PathBuf,
+    accepted: usize,
+    inbox: Vec<Mail>,
+    read_to: u64,
+}
+
+/// One row of an inbox.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Mail {
+    pub(super) sender: String,
+    pub(super) id: String,
+    pub(super) body: Option<String>,
+}
+
+impl Party {
+    pub(super) async fn open(host: &Host, dir: &Path, name: &'static str) -> Result<Self, Failure> {
+        let request = json!({
+            "display_name": name,
+            "pid": std::process::id(),
+            "cwd": dir,
+        });
+        let member = Daemon::new(&host.home, None);
+        let opened = member.post("/v1/sessions", &request).await?.body;
+        let text = |field: &str| {
+            opened[field].as_str().map(str::to_owned).ok_or_else(|| {
+                Failure::new(
+                    Exit::Failed,
+                    "bad_answer",
+                    format!("a session without {field}"),
+                )
+            })
+        };
+        let session = SessionFile {
+            home: host.home.dir().to_owned(),
+            session_id: text("session_id")?,
+            name: name.to_owned(),
+            token: text("token")?,
+        };
+        let session_file = dir.join(format!("{name}.json"));
+        let json = serde_json::to_string(&session).expect("plain fields always serialise");
+        create_private(&session_file)?.write_all(json.as_bytes())?;
+        Ok(Self {
+            name,
+            pubkey: text("pubkey")?,
+            daemon: Daemon::new(&host.home, Some(session.token)),
+            session_file,
+            accepted: 0,
+            inbox: Vec::new(),
+            read_to: 0,
+        })
+    }
+
+    pub(super) fn daemon(&self) -> &Daemon {
+        &self.daemon
+    }
+
+    /// Messages for which the daemon gave a 202.
+    pub(super) fn accepted(&self) -> usize {
+        self.accepted
+    }
+
+    pub(super) fn inbox(&self) -> &[Mail] {
+        &self.inbox
+    }
+
+    /// Sends `count` messages to `to`; returns when each has its 202.
+    pub(super) async fn send(&mut self, to: &str, count: usize) -> Result<(), Failure> {
+        let mut under_way = JoinSet::new();
+        for _ in 0..count {
+            if under_way.len() == SENDS_AT_ONCE {
+                join_one(&mut under_way).await?;
+            }
+            self.accepted += 1;
+            let body = format!("{} to {to}, number {}", self.name, self.accepted);
+            under_way.spawn(send_one(self.daemon.clone(), to.to_owned(), body));
+        }
+        while !under_way.is_empty() {
+            join_one(&mut under_way).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads what is new in the inbox.
+    pub(super) async fn read_inbox(&mut self) -> Result<(), Failure> {
+        loop {
+            let path = format!("/v1/inbox?after={}&limit={PAGE}", self.read_to);
+            let page = self.daemon.get(&path).await?;
+            let rows = page["messages"].as_array().cloned().unwrap_or_default();
+            for row in &rows {
+                self.read_to = row["seq"].as_u64().unwrap_or(0).max(self.read_to);
+                self.inbox.push(mail(row));
+            }
+            if page["next"].is_null() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Forgets what was read: the next read begins at the beginning.
+    pub(super) fn read_again(&mut self) {
+        self.inbox.clear();
+        self.read_to = 0;
+    }
+
+    /// The client message ids of all it sent, in the order in which its daemon accepted them.
+    pub(super) async fn outbox(&self) -> Result<Vec<String>, Failure> {
+        let mut ids = Vec::new();
+        let mut after = 0;
+        loop {
+            let path = format!("/v1/outbox?after={after}&limit={PAGE}");
+            let page = self.daemon.get(&path).await?;
+            let rows = page["rows"].as_array().cloned().unwrap_or_default();
+            for row in &rows {
+                after = row["seq"].as_u64().unwrap_or(0).max(after);
+                ids.push(string(row, "id"));
+            }
+            if page["next"].is_null() {
+                return Ok(ids);
+            }
+        }
+    }
+
+    /// How many peers the session's daemon lists as live.
+    pub(super) async fn live_peers(&self) -> Result<usize, Failure> {
+        let answer = self.daemon.get("/v1/peers").await?;
+        let peers = answer["peers"].as_array().cloned().unwrap_or_default();
+        Ok(peers.iter().filter(|peer| peer["state"] == "live").count())
+    }
+
+    pub(super) fn forget_session_file(&self) -> Result<(), Failure> {
+        Ok(fs::remove_file(&self.session_file)?)
+    }
+}
+
+async fn join_one(under_way: &mut JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
+    match under_way.join_next().await {
+        Some(Ok(sent)) => sent,
+        Some(Err(error)) => Err(std::io::Error::other(error).into()),
+        None => Ok(()),
+    }
+}
+
+async fn send_one(daemon: Daemon, to: String, body: String) -> Result<(), Failure> {
+    let request = json!({ "to": to, "body": body });
+    loop {
+        match daemon.post("/v1/send", &request).await {
+            Ok(_) => return Ok(()),
+            // Nothing was accepted: later.
+            Err(failure) if failure.code == "busy" => tokio::time::sleep(BUSY_FOR).await,
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+fn mail(row: &Value) -> Mail {
+    Mail {
+        sender: string(&row["from"], "pubkey"),
+        id: string(row, "client_message_id"),
+        body: row["body"].as_str().map(str::to_owned),
+    }
+}
+
+fn string(row: &Value, field: &str) -> String {
+    row[field].as_str().unwrap_or_default().to_owned()
+}

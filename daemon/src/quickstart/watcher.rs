@@ -1,0 +1,162 @@
+//! A watcher: a session's event stream, and what it was told of others coming and going.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bowline_broker::exit::Failure;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::client::{Daemon, Event};
+
+/// How long a watcher waits for a daemon that was killed.
+const COME_BACK_AFTER: Duration = Duration::from_millis(100);
+
+pub(super) struct Watcher {
+    seen: Arc<Mutex<Seen>>,
+    snapshots: watch::Receiver<usize>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) joined: usize,
+    pub(super) left: usize,
+}
+
+#[derive(Default)]
+struct Seen {
+    counts: Counts,
+    /// `None` before the first snapshot.
+    present: Option<BTreeSet<String>>,
+}
+
+impl Watcher {
+    /// Watches from now on; comes back by itself whenever the stream ends.
+    pub(super) fn of(daemon: Daemon) -> Self {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let (told, snapshots) = watch::channel(0);
+        let task = tokio::spawn(watch(daemon, Arc::clone(&seen), told));
+        Self {
+            seen,
+            snapshots,
+            task,
+        }
+    }
+
+    /// How many snapshots it was given: one for each time that it subscribed.
+    pub(super) fn snapshots(&self) -> usize {
+        *self.snapshots.borrow()
+    }
+
+    /// Resolves once it was given more than `count` snapshots.
+    pub(super) async fn until_snapshots_exceed(&mut self, count: usize) {
+        // The sender ends with the watcher.
+        let _ended = self.snapshots.wait_for(|n| *n > count).await.is_err();
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        lock(&self.seen).counts
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Seen {
+    /// What a stream tells: changes as they come, and at its beginning a snapshot, of which the
+    /// difference to what was known counts as seen.
+    fn take(&mut self, event: &Event) -> bool {
+        match event.kind.as_str() {
+            "peer_joined" => {
+                self.counts.joined += 1;
+                self.present_now().insert(key(&event.data));
+            }
+            "peer_left" => {
+                self.counts.left += 1;
+                self.present_now().remove(&key(&event.data));
+            }
+            "peers" => {
+                let listed = event.data["peers"].as_array();
+                let now: BTreeSet<_> = listed.into_iter().flatten().map(key).collect();
+                if let Some(before) = self.present.replace(now.clone()) {
+                    self.counts.joined += now.difference(&before).count();
+                    self.counts.left += before.difference(&now).count();
+                }
+                return true;
+            }
+            _ => {}
+        }
+        false
+    }
+
+    fn present_now(&mut self) -> &mut BTreeSet<String> {
+        self.present.get_or_insert_default()
+    }
+}
+
+async fn watch(daemon: Daemon, seen: Arc<Mutex<Seen>>, told: watch::Sender<usize>) {
+    loop {
+        // A daemon that was killed is expected to come back; quickstart itself notices one that
+        // does not.
+        if let Err(failure) = watch_once(&daemon, &seen, &told).await {
+            tracing::debug!(%failure, "the event stream is gone");
+        }
+        tokio::time::sleep(COME_BACK_AFTER).await;
+    }
+}
+
+async fn watch_once(
+    daemon: &Daemon,
+    seen: &Mutex<Seen>,
+    told: &watch::Sender<usize>,
+) -> Result<(), Failure> {
+    let mut events = daemon.events("", None).await?;
+    while let Some(event) = events.next().await? {
+        let snapshot = lock(seen).take(&event);
+        if snapshot {
+            told.send_modify(|n| *n += 1);
+        }
+    }
+    Ok(())
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn key(peer: &Value) -> String {
+    peer["pubkey"].as_str().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn event(kind: &str, data: Value) -> Event {
+        Event {
+            id: None,
+            kind: kind.to_owned(),
+            data,
+        }
+    }
+
+    #[test]
+    fn a_leave_between_two_snapshots_counts_like_one_that_was_told() {
+        let mut seen = Seen::default();
+        seen.take(&event(
+            "peers",
+            json!({"peers": [{"pubkey": "a"}, {"pubkey": "b"}]}),
+        ));
+        assert_eq!(seen.counts, Counts::default());
+        seen.take(&event("peer_left", json!({"pubkey": "b"})));
+        seen.take(&event("peers", json!({"peers": [{"pubkey": "c"}]})));
+        assert_eq!(seen.counts, Counts { joined: 1, left: 2 });
+    }
+}
