@@ -290,10 +290,7 @@ impl ServerLink {
                 detail,
             }) if kind == "send" => self.send_ack(Ack {
                 id: Some(id),
-                error: Some(alloc::format!(
-                    "{}: {detail}",
-                    plain::error_text(SendCode::BadRequest)
-                )),
+                error: Some(plain::refusal_text(SendCode::BadRequest, &detail)),
                 code: Some(SendCode::BadRequest.as_str().into()),
                 req_id,
                 ..Ack::default()

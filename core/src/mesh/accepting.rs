@@ -16,6 +16,7 @@ use crate::store::mesh::{DedupeRow, Load, MessageRow, Op};
 use crate::time::{Mono, Now};
 use crate::wire::Target;
 use crate::wire::broker::Ack;
+use crate::wire::plain::refusal_text;
 use crate::wire::{BrokerFrame, Send, SendCode};
 use core::time::Duration;
 
@@ -500,7 +501,7 @@ fn refused(id: Option<String>, refusal: Refusal) -> Ack {
         id,
         message_id: String::new(),
         queued: false,
-        error: Some(refusal.detail.into()),
+        error: Some(refusal_text(refusal.code, refusal.detail)),
         code: Some(refusal.code.as_str().into()),
         retry_after_ms: refusal
             .retry_after

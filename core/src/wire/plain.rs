@@ -3,12 +3,15 @@
 //! They are unmodified clients of the dialect. They read the free text of a refusal instead of its
 //! code, and an `error` frame that they did not expect confuses them.
 
+use alloc::format;
+use alloc::string::String;
+
 use bytes::Bytes;
 use serde_json::json;
 
-use super::SendCode;
 use super::client::ReqId;
 use super::feature::{Capabilities, FEATURES1};
+use super::{SendCode, SendCodeKind};
 
 #[must_use]
 pub fn is_plain(capabilities: &Capabilities) -> bool {
@@ -37,57 +40,70 @@ pub fn empty_reply(kind: &str, req_id: Option<&ReqId>) -> Option<Bytes> {
 }
 
 /// The free text of a refused `ack`, for everybody. Plain clients give a row up where it holds
-/// `invalid` or `forbidden`, and on a few words more that no text of a deferral may hold.
+/// `invalid` or `forbidden`, and on a few words more that no other text may hold.
 #[must_use]
-pub fn error_text(code: SendCode) -> &'static str {
-    match code {
-        SendCode::RateLimited => "too many messages: send again later",
-        SendCode::Busy => "the broker is busy: send again",
-        SendCode::StorageFull => "the broker has no room: send again later",
-        SendCode::RecipientFull => "too much is waiting for the recipient: send again later",
-        SendCode::AudienceChanged => "the audience has changed: send again",
-        SendCode::OutcomeUnknown => "it may have been taken: send again with the same id",
-        SendCode::PayloadTooLarge => "invalid: the message is too large",
-        SendCode::BadRequest => "invalid request",
-        SendCode::Forbidden => "forbidden",
-        SendCode::TargetNotFound => "invalid target: there is no such peer",
-        SendCode::IdempotencyKeyReused => "invalid: its id stands for another message",
-        SendCode::AudienceTooLarge => "invalid: too many recipients",
-        SendCode::Unsealed => "invalid: this mesh takes only sealed messages",
-        SendCode::Loop => "invalid: it has been passed on too often",
+pub fn refusal_text(code: SendCode, detail: &str) -> String {
+    let lower = detail.to_ascii_lowercase();
+    let holds = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    match code.kind() {
+        SendCodeKind::Permanent if holds(&PERMANENT) => detail.into(),
+        SendCodeKind::Permanent if code == SendCode::Forbidden => format!("forbidden: {detail}"),
+        SendCodeKind::Permanent => format!("invalid: {detail}"),
+        SendCodeKind::Deferral | SendCodeKind::Transient if holds(&GIVES_UP) => {
+            "send again later".into()
+        }
+        SendCodeKind::Deferral | SendCodeKind::Transient => detail.into(),
     }
 }
+
+const PERMANENT: [&str; 2] = ["invalid", "forbidden"];
+const GIVES_UP: [&str; 8] = [
+    "invalid",
+    "forbidden",
+    "unknown",
+    "schema",
+    "auth",
+    "signature",
+    "not_found",
+    "payload_too_large",
+];
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::SendCodeKind;
 
     #[test]
     fn the_text_of_a_refusal_is_permanent_exactly_where_its_code_is() {
-        const GIVE_UP: [&str; 8] = [
-            "invalid",
-            "forbidden",
-            "unknown",
-            "schema",
-            "auth",
-            "signature",
-            "not_found",
-            "payload_too_large",
+        let details = [
+            "no such peer",
+            "Unknown suite",
+            "an invalid key",
+            "the author is busy",
         ];
-        for code in SendCode::ALL {
-            let text = error_text(code).to_lowercase();
-            let is_permanent = text.contains("invalid") || text.contains("forbidden");
-            let gives_up = GIVE_UP.iter().any(|word| text.contains(word));
+        for (code, detail) in SendCode::ALL
+            .into_iter()
+            .flat_map(|code| details.map(|detail| (code, detail)))
+        {
+            let text = refusal_text(code, detail).to_lowercase();
+            let gives_up = GIVES_UP.iter().any(|word| text.contains(word));
+            let is_permanent = PERMANENT.iter().any(|word| text.contains(word));
             assert_eq!(
                 (is_permanent, gives_up),
                 match code.kind() {
                     SendCodeKind::Permanent => (true, true),
                     SendCodeKind::Deferral | SendCodeKind::Transient => (false, false),
                 },
-                "{text}"
+                "{code:?}: {text}"
             );
         }
+        assert_eq!(
+            refusal_text(SendCode::TargetNotFound, "no such peer"),
+            "invalid: no such peer"
+        );
+        assert_eq!(
+            refusal_text(SendCode::Busy, "the store is behind"),
+            "the store is behind"
+        );
     }
 
     #[test]
