@@ -543,7 +543,7 @@ impl Host {
             return;
         }
         self.want(who);
-        if renew && self.phase == Phase::Running && self.uplinks.conn(who).is_some() {
+        if renew && self.phase == Phase::Running {
             self.uplinks.renew(&mut self.ctx, who, "profile_changed");
             self.lost(who);
         }

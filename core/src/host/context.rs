@@ -358,9 +358,12 @@ impl Context {
         let answer = match self.open_requests.get(&request) {
             None => return,
             Some(Overdue::Busy) => answers::busy("the store does not answer; try again"),
-            Some(Overdue::OutcomeUnknown(id)) => answers::outcome_unknown(id.as_ref()),
+            Some(Overdue::OutcomeUnknown(id)) => {
+                let answer = answers::outcome_unknown(id.as_ref());
+                self.mark(Mark::AcceptOutcomeUnknown);
+                answer
+            }
         };
-        self.mark(Mark::AcceptOutcomeUnknown);
         self.answer(request, answer);
     }
 

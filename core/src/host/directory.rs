@@ -151,12 +151,23 @@ impl Directory {
             return None;
         }
         self.last_snapshot += 1;
+        known.stale = false;
         known.snapshot = Some(Snapshot {
             number: self.last_snapshot,
             after: None,
             here: BTreeMap::new(),
         });
         known.ask(ctx, mesh)
+    }
+
+    /// Meshes of which something was missed and nothing was asked since.
+    pub(super) fn to_make_up(&self) -> Vec<MeshId> {
+        let missed = |known: &Known| known.stale && known.snapshot.is_none();
+        self.meshes
+            .iter()
+            .filter(|(_, known)| missed(known))
+            .map(|(mesh, _)| mesh.clone())
+            .collect()
     }
 
     /// The page that was asked for last, once more.
@@ -352,7 +363,6 @@ impl Known {
         let Some(snapshot) = self.snapshot.take() else {
             return;
         };
-        self.stale = false;
         let gone: Vec<DirectoryRow> = self
             .peers
             .values()

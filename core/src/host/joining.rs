@@ -414,7 +414,7 @@ fn read<T: serde::de::DeserializeOwned>(outcome: &HttpOutcome) -> Result<T, Answ
             ToString::to_string,
         );
     // What a broker says of itself is not this daemon's state.
-    let status = if status == 400 || (402..500).contains(&status) {
+    let status = if matches!(status, 400 | 402..500 | 503) {
         status
     } else {
         502

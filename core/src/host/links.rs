@@ -15,15 +15,13 @@ use super::uplink::{Ended, ProbeOverdue, Resumption};
 use super::{Host, Phase, answers, envelope, outbox};
 use crate::crypto::{SealContext, SecretKey};
 use crate::id::{ConnId, MeshId, OutboxSeq, PeerKey, PubKey, SessionId};
+use crate::limits::UNPERSISTED_TXNS;
 use crate::link::{DialPlan, Down, SessionIdentity};
 use crate::mark::Mark;
 use crate::store::host::{InboxRow, Op, OutboxRow};
 use crate::wire::broker::{HelloAck, Push};
 use crate::wire::client::{About, Group};
 use crate::wire::{Base64Body, BrokerFrame, ClientFrame, Close, Send};
-
-/// The session id of a daemon's own hellos.
-const CONTROL_PLANE_SESSION: &str = "daemon";
 
 impl Host {
     pub(super) fn up(&mut self, conn: ConnId, ack: &HelloAck) {
@@ -85,7 +83,14 @@ impl Host {
             BrokerFrame::Push(push) => self.pushed(&who, push),
             BrokerFrame::Event(event) => {
                 self.uplinks.counted(&who);
-                if is_member {
+                if !is_member {
+                    return;
+                }
+                // Each event is a write. When the store is behind by as much as is kept, they are
+                // passed over, and a snapshot makes up for them.
+                if self.ctx.ledger.unpersisted() >= UNPERSISTED_TXNS {
+                    self.directory.missed(&who.mesh);
+                } else {
                     self.directory.event(&mut self.ctx, &who.mesh, &event);
                 }
             }
@@ -174,6 +179,22 @@ impl Host {
         }
         if let Some(ask) = self.directory.ask_again(&mut self.ctx, mesh) {
             self.uplinks.send(&mut self.ctx, &who, &ask);
+        }
+    }
+
+    /// The store took something: what was passed over while it was behind can be made up for.
+    pub(super) fn make_up(&mut self) {
+        if self.ctx.ledger.unpersisted() > UNPERSISTED_TXNS / 2 {
+            return;
+        }
+        for mesh in self.directory.to_make_up() {
+            let member = self.meshes.get(&mesh).map(super::meshes::Joined::member);
+            let Some(who) = member.filter(|who| self.uplinks.conn(who).is_some()) else {
+                continue;
+            };
+            if let Some(ask) = self.directory.connected(&mut self.ctx, &mesh) {
+                self.uplinks.send(&mut self.ctx, &who, &ask);
+            }
         }
     }
 
@@ -325,7 +346,9 @@ impl Host {
                     hostname,
                     ..About::default()
                 };
-                (None, SessionId::from(CONTROL_PLANE_SESSION), about)
+                // One for each member: a session id is one member's.
+                let id = alloc::format!("daemon-{}", mesh.row.member_id);
+                (None, SessionId::from(id), about)
             }
             PeerKey::Session(_) => {
                 let row = &self.sessions.by_identity(who)?.row;

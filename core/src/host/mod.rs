@@ -37,6 +37,9 @@ mod sessions;
 mod status;
 mod uplink;
 
+#[cfg(test)]
+mod tests;
+
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
@@ -236,6 +239,7 @@ impl Host {
                 self.ctx.persisted(upto);
                 self.outbox.persisted(upto);
                 self.inbox.persisted(upto);
+                self.make_up();
             }
             store::Event::Stalled(stall) => self.ctx.stalled(stall),
             store::Event::Loaded { load, loaded } => {
