@@ -1,9 +1,9 @@
 //! What every node of a world may touch: time, the event heap, clocks, the network, the trace.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
-use bowline_core::id::MessageId;
+use bowline_core::id::{MessageId, PubKey};
 use bowline_core::mark::Marks;
 use bowline_core::time::Now;
 use bowline_core::wire::Close;
@@ -128,6 +128,8 @@ pub struct Kernel {
     pub fault_marks: FaultMarks,
     /// Messages that some puppet was pushed, for one that acknowledges what is not its own.
     pub gossip: Vec<MessageId>,
+    /// Keys of the users whose sessions were opened.
+    pub addresses: BTreeMap<usize, PubKey>,
     /// What the oracles have not seen yet.
     pub records: Vec<(Moment, Record)>,
     incarnations: Vec<u32>,
@@ -150,6 +152,7 @@ impl Kernel {
             marks: Marks::default(),
             fault_marks: FaultMarks::default(),
             gossip: Vec::new(),
+            addresses: BTreeMap::new(),
             records: Vec::new(),
             heap: BinaryHeap::new(),
             pushed: 0,

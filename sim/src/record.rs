@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bowline_core::host::io::{LogLevel, SseEvent};
 use bowline_core::host::ipc::Answer;
-use bowline_core::id::{ClientMessageId, ConnId, InboxSeq, MessageId, PeerKey, PubKey};
+use bowline_core::id::{
+    ClientMessageId, ConnId, InboxSeq, MessageId, PeerKey, PubKey, SubscriberId,
+};
 use bowline_core::link::{Down, VerifiedHello};
 use bowline_core::store::TxnId;
 use bowline_core::store::{host, mesh};
@@ -162,9 +164,8 @@ pub enum Record {
     Asked {
         node: NodeId,
         user: usize,
-        key: Option<String>,
         token: Token,
-        attempt: u32,
+        altered: Option<Token>,
     },
     Answered {
         node: NodeId,
@@ -186,6 +187,7 @@ pub enum Record {
     Told {
         node: NodeId,
         user: usize,
+        subscriber: SubscriberId,
         event: SseEvent,
     },
     Log {
@@ -200,7 +202,12 @@ pub enum Record {
 pub enum UserCall {
     Open,
     End,
-    Send { key: Option<String>, token: Token },
+    /// `altered`: the send that had this key first.
+    Send {
+        key: Option<String>,
+        token: Token,
+        altered: Option<Token>,
+    },
     Inbox,
     Outbox,
     Peers,

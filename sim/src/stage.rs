@@ -10,6 +10,7 @@ use bowline_core::store::{host, mesh};
 use crate::broker::Broker;
 use crate::cast::Cast;
 use crate::clock::Clock;
+use crate::host::HostNode;
 use crate::kernel::{Kernel, NodeId};
 use crate::network::Network;
 use crate::oracle::{self, View};
@@ -36,13 +37,7 @@ pub enum Planted {
 #[must_use]
 pub fn run(plan: &Plan, keep_trace: bool, planted: Planted) -> Outcome {
     let random = Random::new(plan.seed);
-    let mut profile = plan.profile.clone();
-    profile.hosts = 0;
-    profile.puppets = profile.puppets.max(2) + 1;
-    let plan = &Plan {
-        profile: profile.clone(),
-        ..plan.clone()
-    };
+    let profile = plan.profile.clone();
     let limits = limits(&profile);
     let cast = Rc::new(Cast::of(&profile, &random));
     let nodes_count = FIRST_CLIENT + profile.clients();
@@ -52,8 +47,9 @@ pub fn run(plan: &Plan, keep_trace: bool, planted: Planted) -> Outcome {
     let network = Network::new(profile.network.clone(), nodes_count);
     let kernel = Kernel::new(random, network, clocks, Trace::new(keep_trace));
     let mesh_store = mesh_store(&cast);
-    let host_stores: Vec<Shared<host::Image>> =
-        (0..profile.hosts).map(|_| Shared::default()).collect();
+    let host_stores: Vec<Shared<host::Image>> = (0..profile.hosts)
+        .map(|host| host_store(&cast, host))
+        .collect();
 
     let mut nodes: Vec<Box<dyn Node>> = Vec::new();
     for node in 0..FIRST_CLIENT {
@@ -64,6 +60,17 @@ pub fn run(plan: &Plan, keep_trace: bool, planted: Planted) -> Outcome {
             limits.clone(),
             Rc::clone(&mesh_store),
             planted,
+        )));
+    }
+    for (host, store) in host_stores.iter().enumerate() {
+        nodes.push(Box::new(HostNode::new(
+            FIRST_CLIENT + host,
+            host,
+            Rc::clone(&cast),
+            profile.clone(),
+            limits.clone(),
+            Rc::clone(store),
+            random.stream(Purpose::Ipc, host as u64),
         )));
     }
     for puppet in 0..profile.puppets {
@@ -132,5 +139,14 @@ fn mesh_store(cast: &Cast) -> Shared<mesh::Image> {
         image,
         owner: bowline_core::store::Owner::default(),
         fault: None,
+    }))
+}
+
+fn host_store(cast: &Cast, host: usize) -> Shared<host::Image> {
+    let mut image = host::Image::default();
+    image.apply(&HostNode::joined(cast, host));
+    Rc::new(RefCell::new(Durable {
+        image,
+        ..Durable::default()
     }))
 }
