@@ -510,8 +510,8 @@ impl Mesh {
     fn load(&mut self, what: Load, continuation: Continue) {
         let load = self.next_load;
         self.next_load = load.next();
-        // While the store is away the driver would only forget it: `retry_store` asks.
-        if !self.ledger.is_stalled() {
+        // While the store is away, `retry_store` will ask.
+        if !self.ledger.is_away() {
             self.out.push(Output::Load {
                 load,
                 what: what.clone(),

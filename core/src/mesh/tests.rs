@@ -977,6 +977,23 @@ fn a_look_up_that_met_a_stall_is_asked_again() {
 }
 
 #[test]
+fn a_look_up_that_begins_while_a_resend_is_under_way_is_asked_at_once() {
+    let (mut rig, a, _) = pair();
+    rig.send(a, 11, "m1");
+    rig.uncommitted.clear();
+    rig.input(Input::Store(store::Event::Stalled(Stall::Unavailable)));
+    let retry = rig.mesh.poll_timeout().expect("the store is tried again");
+    rig.step_to(retry.at);
+    rig.mesh.handle_timeout(rig.now);
+    rig.drain();
+    rig.frame(a, send_to(11, "m1", |send| send.first = false));
+    rig.frame(a, send_to(11, "m2", |send| send.first = false));
+    assert_eq!(rig.loads.len(), 1);
+    rig.settle();
+    assert!(rig.acks(a).len() == 3);
+}
+
+#[test]
 fn frames_behind_a_look_up_stop_the_reading_and_start_it_again() {
     let (mut rig, a, _) = pair();
     rig.frame(a, send_to(11, "m", |send| send.first = false));

@@ -117,6 +117,13 @@ impl<Op> Ledger<Op> {
             || self.unpersisted_bytes >= UNPERSISTED_BYTES
     }
 
+    /// Between a stall and [`Self::resend`] the driver would only forget what it is asked.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        self.stalled
+    }
+
+    /// Since a stall nothing became durable.
     #[must_use]
     pub fn is_stalled(&self) -> bool {
         self.stalls_in_a_row > 0
