@@ -70,6 +70,9 @@ impl Mesh {
                 close: Close::session_replaced(),
             });
         }
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.passed_over = 0;
+        }
         self.conns
             .insert(id, Conn::new(id, key.clone(), &offered, now.mono));
         self.out.push(Output::Attached { conn: id });

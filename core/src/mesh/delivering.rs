@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
+use super::conn::Conn;
 use super::delivery::{Next, Page};
 use super::{Continue, Mesh, Why};
 use crate::id::{ConnId, PeerKey};
@@ -18,6 +19,7 @@ use crate::wire::{BrokerFrame, Status};
 impl Mesh {
     /// Pushes what a recipient is owed, as far as its connection, its window and its status let it.
     pub(super) fn deliver(&mut self, key: &PeerKey) {
+        self.redirect(key);
         while self.push_next(key) {}
         self.arm_claim(key);
         self.page(key);
@@ -81,6 +83,9 @@ impl Mesh {
         for _ in 0..ended {
             self.marks.hit(Mark::ClaimExpired);
         }
+        if ended > 0 {
+            peer.passed_over += 1;
+        }
         self.deliver(key);
     }
 
@@ -133,9 +138,10 @@ impl Mesh {
         let Some(peer) = self.peers.get(key) else {
             return false;
         };
-        if peer.lease.connections().is_empty() {
+        let Some(conn) = peer.delivers_on.and_then(|id| self.conns.get(&id)) else {
             return false;
-        }
+        };
+        let (id, opens_x1) = (conn.id, conn.seal_x1);
         let status = peer
             .row
             .as_ref()
@@ -148,7 +154,7 @@ impl Mesh {
             .next(self.gate.durable(), window, |message, attempts| {
                 let takes = attempts > 0 || status.takes(message.priority);
                 held_by_status |= !takes;
-                takes
+                takes && (opens_x1 || message.seal.as_deref() != Some("x1"))
             });
         if held_by_status {
             self.marks.hit(Mark::HeldByStatus);
@@ -159,37 +165,52 @@ impl Mesh {
             }
             return false;
         };
-        let Some(id) = self.connection_for(key, &next) else {
-            return false;
-        };
         self.push(key, id, &next)
     }
 
+    /// Deliveries go over one connection at a time. Where that is another than before, it counts
+    /// as a reattach: what is not acknowledged goes out again there, oldest first.
+    fn redirect(&mut self, key: &PeerKey) {
+        let target = self.delivery_connection(key);
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        if peer.delivers_on == target {
+            return;
+        }
+        if let Some(old) = core::mem::replace(&mut peer.delivers_on, target) {
+            peer.owed.release(old);
+        }
+    }
+
     /// A session has one. A member's mail goes to its newest connection without a session of its
-    /// own; when a claim expires there, to the next newest.
-    fn connection_for(&self, key: &PeerKey, next: &Next) -> Option<ConnId> {
-        let connections = self.peers.get(key)?.lease.connections();
-        let sealed_x1 = next.message.seal.as_deref() == Some("x1");
-        let able = |plain_member_only: bool| -> Vec<ConnId> {
-            connections
-                .iter()
-                .rev()
+    /// own, else to its newest; when a claim expires there, to the next newest.
+    fn delivery_connection(&self, key: &PeerKey) -> Option<ConnId> {
+        let candidates = self.delivery_candidates(key);
+        let passed_over = self.peers.get(key)?.passed_over;
+        let index = passed_over.checked_rem(candidates.len())?;
+        candidates.get(index).copied()
+    }
+
+    /// Newest first.
+    fn delivery_candidates(&self, key: &PeerKey) -> Vec<ConnId> {
+        let Some(peer) = self.peers.get(key) else {
+            return Vec::new();
+        };
+        let able = |which: fn(&Conn) -> bool| -> Vec<ConnId> {
+            let newest_first = peer.lease.connections().iter().rev();
+            newest_first
                 .filter_map(|id| self.conns.get(id))
-                .filter(|conn| !sealed_x1 || conn.seal_x1)
-                .filter(|conn| !plain_member_only || conn.session_pubkey.is_none())
+                .filter(|conn| which(conn))
                 .map(|conn| conn.id)
                 .collect()
         };
-        let preferred = able(true);
-        let candidates = if preferred.is_empty() {
-            able(false)
+        let preferred = able(|conn| conn.session_pubkey.is_none());
+        if preferred.is_empty() {
+            able(|_| true)
         } else {
             preferred
-        };
-        if candidates.is_empty() {
-            return None;
         }
-        Some(candidates[(next.attempt as usize - 1) % candidates.len()])
     }
 
     /// False where the connection has to drain first.

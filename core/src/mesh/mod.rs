@@ -127,6 +127,11 @@ enum Promise {
     /// What this recipient is owed may be pushed.
     Deliver(PeerKey),
     Announce(Box<Announcement>),
+    /// What the peer registered stands.
+    Reply {
+        conn: ConnId,
+        frame: BrokerFrame,
+    },
     Respond {
         request: RequestId,
         response: Response,
@@ -360,6 +365,8 @@ impl Mesh {
             lease: Lease::Gone,
             stream: None,
             owed: Owed::default(),
+            delivers_on: None,
+            passed_over: 0,
             sends: Bucket::full(now, sends),
             look_ups: Bucket::full(now, look_ups),
             announced: false,
@@ -485,6 +492,7 @@ impl Mesh {
             },
             Promise::Deliver(key) => self.deliver(&key),
             Promise::Announce(announcement) => self.announce_now(now, &announcement),
+            Promise::Reply { conn, frame } => self.send(conn, &frame),
             Promise::Respond { request, response } => {
                 self.out.push(Output::Response { request, response });
             }

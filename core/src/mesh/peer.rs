@@ -6,6 +6,7 @@ use super::delivery::Owed;
 use super::lease::Lease;
 use super::limiter::Bucket;
 use super::stream::Stream;
+use crate::id::ConnId;
 use crate::store::mesh::PeerRow;
 
 #[derive(Debug)]
@@ -16,6 +17,10 @@ pub struct Peer {
     /// While the lease stands.
     pub stream: Option<Stream>,
     pub owed: Owed,
+    /// Where deliveries go: one connection at a time, so that they arrive in order.
+    pub delivers_on: Option<ConnId>,
+    /// How many connections back from the newest that is, since claims expired there.
+    pub passed_over: usize,
     pub sends: Bucket,
     pub look_ups: Bucket,
     /// Others were told that it is here, and not yet that it left.

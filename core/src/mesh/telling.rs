@@ -1,11 +1,12 @@
 //! Live events, lists, and what a peer registers about itself.
 
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::presence::{self, Announcement};
-use super::{Mesh, Output, Why, hand_over};
+use super::{Mesh, Output, Promise, Why, hand_over};
 use crate::id::{ConnId, PeerKey, PubKey};
 use crate::limits::{
     GROUPS_PER_PEER, PEERS_PAGE, REPLY_BYTES, STREAM_CHECK_EVERY, WORKING_LAPSES_AFTER,
@@ -15,7 +16,7 @@ use crate::store::mesh::PeerRow;
 use crate::time::Now;
 use crate::wire::broker::{Ack, ErrorFrame, EventKind, PeersList, StreamAt};
 use crate::wire::client::{Group, ReqId};
-use crate::wire::encode::encode_broker;
+use crate::wire::encode_broker;
 use crate::wire::{BrokerFrame, ClientFrame, Code, Status};
 
 /// What became of a frame.
@@ -63,14 +64,14 @@ impl Mesh {
             }
             ClientFrame::SetStatus { status, req_id } => {
                 self.set_status(now, id, status);
-                self.reply_ok(id, req_id);
+                self.reply_ok(now, id, req_id);
             }
             ClientFrame::SetSummary { summary, req_id } => {
                 self.register(id, |row| row.registration.summary = Some(summary));
-                self.reply_ok(id, req_id);
+                self.reply_ok(now, id, req_id);
             }
             ClientFrame::JoinGroup { name, role, req_id } => {
-                self.join_group(id, Group { name, role }, req_id)
+                self.join_group(now, id, Group { name, role }, req_id)
             }
             ClientFrame::LeaveGroup { name, req_id } => {
                 let changed = self.register(id, |row| {
@@ -83,7 +84,7 @@ impl Mesh {
                         .retain(|group| group.name != name);
                 });
                 self.announce_change(EventKind::ProfileUpdated, changed);
-                self.reply_ok(id, req_id);
+                self.reply_ok(now, id, req_id);
             }
             ClientFrame::SetVisible {
                 visible,
@@ -97,7 +98,7 @@ impl Mesh {
                     EventKind::PeerHidden
                 };
                 self.announce_change(kind, changed);
-                self.acknowledge(id, ack, req_id);
+                self.acknowledge(now, id, ack, req_id);
             }
             ClientFrame::SetProfile {
                 profile,
@@ -106,14 +107,14 @@ impl Mesh {
             } => {
                 let changed = self.register(id, |row| row.registration.profile = Some(profile));
                 self.announce_change(EventKind::ProfileUpdated, changed);
-                self.acknowledge(id, ack, req_id);
+                self.acknowledge(now, id, ack, req_id);
             }
             ClientFrame::SetStats { stats, req_id } => {
                 let key = self.conns.get(&id).map(|conn| conn.peer.clone());
                 if let Some(peer) = key.and_then(|key| self.peers.get_mut(&key)) {
                     peer.stats = Some(stats);
                 }
-                self.reply_ok(id, req_id);
+                self.reply_ok(now, id, req_id);
             }
             ClientFrame::Bye => self.bye(now, id),
             // The link answers these itself.
@@ -237,7 +238,7 @@ impl Mesh {
         }
     }
 
-    fn join_group(&mut self, id: ConnId, group: Group, req_id: Option<ReqId>) {
+    fn join_group(&mut self, now: Now, id: ConnId, group: Group, req_id: Option<ReqId>) {
         let mut room = true;
         let changed = self.register(id, |row| {
             room = presence::join_group(&mut row.registration.about.groups, group, GROUPS_PER_PEER);
@@ -253,7 +254,7 @@ impl Mesh {
             return self.send(id, &BrokerFrame::Error(error));
         }
         self.announce_change(EventKind::ProfileUpdated, changed);
-        self.reply_ok(id, req_id);
+        self.reply_ok(now, id, req_id);
     }
 
     /// Changes what the peer registered. The new row, if it is another.
@@ -349,20 +350,28 @@ impl Mesh {
             .filter(|key| self.peers.get(key).is_some_and(|peer| peer.announced))
     }
 
-    fn reply_ok(&mut self, id: ConnId, req_id: Option<ReqId>) {
+    fn reply_ok(&mut self, now: Now, id: ConnId, req_id: Option<ReqId>) {
         if req_id.is_some() {
-            self.send(id, &BrokerFrame::Ok { req_id });
+            self.reply_when_durable(now, id, BrokerFrame::Ok { req_id });
         }
     }
 
-    fn acknowledge(&mut self, id: ConnId, ack: Option<String>, req_id: Option<ReqId>) {
+    fn acknowledge(&mut self, now: Now, id: ConnId, ack: Option<String>, req_id: Option<ReqId>) {
         let ack = Ack {
             id: ack,
             req_id,
             ..Ack::default()
         };
-        let frame = encode_broker(&BrokerFrame::Ack(alloc::boxed::Box::new(ack)));
-        self.send_bytes(id, frame);
+        self.reply_when_durable(now, id, BrokerFrame::Ack(Box::new(ack)));
+    }
+
+    /// What was registered is promised when it will be there after a restart.
+    fn reply_when_durable(&mut self, now: Now, conn: ConnId, frame: BrokerFrame) {
+        let txn = self.ledger.current();
+        match self.gate.pass(txn, Promise::Reply { conn, frame }) {
+            Ok(durable) => self.keep(now, durable),
+            Err(promise) => self.gate.hold(txn, promise),
+        }
     }
 }
 
