@@ -160,6 +160,8 @@ pub struct Limits {
     pub dedupe_retention_days: u32,
     pub undelivered_for: Duration,
     pub outbox_rows_per_session: usize,
+    /// How far an event stream of the IPC may be behind before it is told `gap`.
+    pub subscriber_events: usize,
     /// Owed deliveries of one recipient kept in memory; the rest is paged in from the store.
     pub owed_in_memory: usize,
     /// Bytes of inbox and of outbox each, beyond which the daemon is `storage_full`.
@@ -186,6 +188,7 @@ impl Default for Limits {
             dedupe_retention_days: 30,
             undelivered_for: Duration::from_secs(7 * 24 * 3600),
             outbox_rows_per_session: 10_000,
+            subscriber_events: SUBSCRIBER_EVENTS,
             owed_in_memory: 512,
             disk_bytes: 5 * 1024 * 1024 * 1024,
         }

@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 
 use crate::clock::Moment;
 
-const KEPT: usize = 400;
+const KEPT: usize = 4000;
 
 /// Two runs of one plan have the same hash, or the simulator is not deterministic.
 #[derive(Debug)]

@@ -12,16 +12,16 @@ use bytes::Bytes;
 use super::context::{Context, Identity};
 use super::io::{Output, SseEvent};
 use crate::id::{InboxSeq, MeshId, PubKey, SubscriberId};
-use crate::limits::SUBSCRIBER_EVENTS;
 use crate::mark::Mark;
 use crate::store::host::{InboxFilter, InboxRow, Load, Scope};
 
-/// Rows of one page of the backlog.
+/// Rows of one page of the backlog, where a stream may be that far behind.
 const BACKLOG_PAGE: usize = 100;
 
-#[derive(Default)]
 pub(super) struct Events {
     subscribers: BTreeMap<SubscriberId, Subscriber>,
+    /// How far behind a stream may be.
+    behind_most: usize,
 }
 
 struct Subscriber {
@@ -78,6 +78,13 @@ pub(super) enum Next {
 }
 
 impl Events {
+    pub(super) fn new(behind_most: usize) -> Self {
+        Self {
+            subscribers: BTreeMap::new(),
+            behind_most,
+        }
+    }
+
     pub(super) fn subscribe(
         &mut self,
         ctx: &mut Context,
@@ -113,7 +120,7 @@ impl Events {
         if !self.subscribers.contains_key(&id) {
             return Next::Nothing;
         }
-        let is_last = rows.len() < BACKLOG_PAGE;
+        let is_last = rows.len() < self.page_rows();
         for (seq, data) in rows {
             self.emit_mail(ctx, id, seq, data);
         }
@@ -123,7 +130,7 @@ impl Events {
         let Some(subscriber) = self.subscribers.get_mut(&id) else {
             return Next::Nothing;
         };
-        if subscriber.behind > SUBSCRIBER_EVENTS / 2 {
+        if subscriber.behind > self.behind_most / 2 {
             subscriber.phase = Phase::Paced;
             return Next::Nothing;
         }
@@ -136,7 +143,7 @@ impl Events {
             return Next::Nothing;
         };
         subscriber.behind = subscriber.behind.saturating_sub(events);
-        if subscriber.phase == Phase::Paced && subscriber.behind <= SUBSCRIBER_EVENTS / 2 {
+        if subscriber.phase == Phase::Paced && subscriber.behind <= self.behind_most / 2 {
             return self.next_page(id);
         }
         Next::Nothing
@@ -171,7 +178,7 @@ impl Events {
                 continue;
             }
             subscriber.held.push_back((row.seq, data.clone()));
-            if subscriber.held.len() > SUBSCRIBER_EVENTS {
+            if subscriber.held.len() > self.behind_most {
                 self.gap(ctx, id);
             }
         }
@@ -256,7 +263,7 @@ impl Events {
             scope: subscriber.scope.clone(),
             filter: InboxFilter {
                 after: subscriber.last_mail,
-                limit: BACKLOG_PAGE,
+                limit: self.page_rows(),
                 ..InboxFilter::default()
             },
         })
@@ -287,6 +294,11 @@ impl Events {
         self.emit(ctx, id, Some(seq), "message", data);
     }
 
+    /// A page and the one before it, unread, are no gap yet.
+    fn page_rows(&self) -> usize {
+        BACKLOG_PAGE.min(self.behind_most / 2).max(1)
+    }
+
     fn emit(
         &mut self,
         ctx: &mut Context,
@@ -298,7 +310,7 @@ impl Events {
         let Some(subscriber) = self.subscribers.get_mut(&id) else {
             return;
         };
-        if subscriber.behind >= SUBSCRIBER_EVENTS {
+        if subscriber.behind >= self.behind_most {
             self.gap(ctx, id);
             return;
         }

@@ -40,6 +40,7 @@ impl Host {
             inbox_bytes,
         } = recovered;
         let cache = config.limits.dedupe_cache;
+        let behind_most = config.limits.subscriber_events;
         let meshes = Meshes::new(meshes, &*crypto);
         let sessions = Sessions::new(sessions, &*crypto);
         let mut ctx = Context::new(config, crypto, seed, owner.last_txn, now);
@@ -57,7 +58,7 @@ impl Host {
             uplinks: Uplinks::default(),
             lookups: Lookups::default(),
             listings: Listings::default(),
-            events: Events::default(),
+            events: Events::new(behind_most),
             joining: Joining::default(),
             stirred: BTreeSet::new(),
             leaving: BTreeSet::new(),

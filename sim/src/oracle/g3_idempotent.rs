@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use bowline_core::host::ipc::Answer;
 use bowline_core::id::{ClientMessageId, MessageId, PeerKey};
 use bowline_core::store::mesh::Op;
 use bowline_core::wire::broker::Ack;
@@ -10,7 +11,7 @@ use bowline_core::wire::{BrokerFrame, SendCode, SendCodeKind};
 
 use super::{Oracle, View};
 use crate::clock::Moment;
-use crate::record::Record;
+use crate::record::{Record, Token, UserCall};
 
 #[derive(Default)]
 pub struct Idempotent {
@@ -19,6 +20,8 @@ pub struct Idempotent {
     answers: BTreeMap<(PeerKey, String), String>,
     /// Repeats with another content: under which id.
     altered: BTreeMap<(PeerKey, String), ClientMessageId>,
+    /// Per user and key: the send that its daemon has accepted under it.
+    accepted: BTreeMap<(usize, String), Token>,
 }
 
 impl Oracle for Idempotent {
@@ -39,6 +42,17 @@ impl Oracle for Idempotent {
                     .insert(((**key).clone(), id.clone()), of.clone());
                 Ok(())
             }
+            Record::Answered {
+                user,
+                call:
+                    UserCall::Send {
+                        key: Some(key),
+                        token,
+                        altered,
+                    },
+                answer,
+                ..
+            } => self.answered(*user, key, *token, altered.is_some(), answer),
             Record::Frame { key, frame, .. } => {
                 let BrokerFrame::Ack(ack) = &**frame else {
                     return Ok(());
@@ -67,6 +81,39 @@ impl Oracle for Idempotent {
 }
 
 impl Idempotent {
+    fn answered(
+        &mut self,
+        user: usize,
+        key: &str,
+        token: Token,
+        altered: bool,
+        answer: &Answer,
+    ) -> Result<(), String> {
+        let of = (user, key.to_owned());
+        let status = answer.status;
+        match (self.accepted.get(&of), status) {
+            (None, 200 | 202) => {
+                self.accepted.insert(of, token);
+                Ok(())
+            }
+            (Some(first), 200 | 202) if *first != token => Err(format!(
+                "user {user} has {first:?} under {key}, and {token:?} was accepted under it too"
+            )),
+            // Not now, no such session any more, or its row is dead: that says its own code.
+            (Some(first), 409) if *first == token && !altered => {
+                let code = answer.body["error"]["code"].as_str().unwrap_or_default();
+                if code.ends_with("_fingerprint_match") {
+                    return Ok(());
+                }
+                Err(format!("user {user} asked again for {key} and was answered {code}"))
+            }
+            (Some(first), 400 | 404 | 413 | 422) => Err(format!(
+                "{first:?} is accepted under {key}, and a repeat was answered {status}"
+            )),
+            _ => Ok(()),
+        }
+    }
+
     fn committed(&mut self, op: &Op) -> Result<(), String> {
         let Op::MessagePut(row) = op else {
             return Ok(());
@@ -117,6 +164,38 @@ mod tests {
         ];
         assert!(testing::judge(&mut Idempotent::default(), &history[..2]).is_ok());
         assert!(testing::judge(&mut Idempotent::default(), &history).is_err());
+    }
+
+    #[test]
+    fn another_send_under_a_known_key_is_found() {
+        let answered = |nth: u64, status: u16, code: &str| {
+            let token = Token {
+                sender: 0,
+                recipient: 1,
+                nth,
+            };
+            let body = serde_json::json!({"error": {"code": code}});
+            let record = Record::Answered {
+                node: 2,
+                user: 0,
+                call: UserCall::Send {
+                    key: Some("k".into()),
+                    token,
+                    altered: None,
+                },
+                answer: Answer { status, body },
+            };
+            (s(1), record)
+        };
+        let judge = |second: (u64, Record)| {
+            testing::judge(&mut Idempotent::default(), &[answered(1, 202, ""), second])
+        };
+        assert!(judge(answered(1, 202, "")).is_ok());
+        assert!(judge(answered(2, 202, "")).is_err());
+        assert!(judge(answered(2, 409, "outbox_done_fingerprint_mismatch")).is_ok());
+        assert!(judge(answered(1, 409, "outbox_done_fingerprint_mismatch")).is_err());
+        assert!(judge(answered(1, 409, "outbox_dead_fingerprint_match")).is_ok());
+        assert!(judge(answered(1, 422, "target_unknown")).is_err());
     }
 
     #[test]

@@ -6,10 +6,12 @@ pub mod g11_bounded;
 pub mod g13_privacy;
 pub mod g14_truthful;
 pub mod g1_no_loss;
+pub mod g2_once;
 pub mod g3_idempotent;
 pub mod g4_atomic_accept;
 pub mod g5_silent_reconnect;
 pub mod g6_one_leave_one_join;
+pub mod g6_sessions;
 pub mod g7_claims;
 pub mod g8_order;
 pub mod g9_scoping;
@@ -87,10 +89,12 @@ pub trait Oracle {
 pub fn all() -> Vec<Box<dyn Oracle>> {
     vec![
         Box::<g1_no_loss::NoLoss>::default(),
+        Box::<g2_once::Once>::default(),
         Box::<g3_idempotent::Idempotent>::default(),
         Box::<g4_atomic_accept::AtomicAccept>::default(),
         Box::<g5_silent_reconnect::SilentReconnect>::default(),
         Box::<g6_one_leave_one_join::OneLeaveOneJoin>::default(),
+        Box::<g6_sessions::Sessions>::default(),
         Box::<g7_claims::Claims>::default(),
         Box::<g8_order::Order>::default(),
         Box::<g9_scoping::Scoping>::default(),

@@ -4,11 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bowline_core::id::{
-    ClientMessageId, ConnId, Epoch, Fingerprint, MemberId, MeshId, MessageId, MessageSeq, PeerKey,
-    PresenceId, PubKey, Role, SessionId, Signature,
+    ClientMessageId, ConnId, Epoch, Fingerprint, InboxSeq, MemberId, MeshId, MessageId,
+    MessageSeq, PeerKey, PresenceId, PubKey, Role, SessionId, Signature, SubscriberId,
 };
 use bowline_core::link::{Down, VerifiedHello};
+use bowline_core::host::io::SseEvent;
 use bowline_core::store::TxnId;
+use bowline_core::store::host;
 use bowline_core::store::mesh::{DedupeRow, MessageRow, Op, PeerRow, Registration};
 use bowline_core::time::Wall;
 use bowline_core::wire::broker::{
@@ -299,4 +301,57 @@ pub fn push_frame(seq: u64, attempt: Option<u32>) -> BrokerFrame {
         seal: Some("x1".into()),
         attempt,
     }))
+}
+
+/// User 0 receives from user 1.
+pub fn inbox_put(seq: u64, sender: u8, id: &str, body: &str) -> Record {
+    Record::HostCommitted {
+        node: 2,
+        txn: TxnId(seq),
+        ops: vec![host::Op::InboxPut(Box::new(host::InboxRow {
+            seq: InboxSeq(seq),
+            mesh: MeshId::from("m"),
+            recipient: PeerKey::Session(pubkey(0)),
+            session: None,
+            sender: pubkey(sender),
+            sender_name: "n".into(),
+            client_message_id: ClientMessageId::from(id),
+            message_id: message_id(seq),
+            priority: Priority::Now,
+            reply_to: None,
+            content: host::InboxContent::Opened {
+                body: body.into(),
+                meta: String::new(),
+            },
+            sent_at: String::new(),
+            received_at: Wall(0),
+            seen_at: None,
+        }))],
+    }
+}
+
+pub fn told(user: usize, stream: u64, id: Option<u64>, data: &str) -> Record {
+    Record::Told {
+        node: 2,
+        user,
+        subscriber: SubscriberId(stream),
+        event: SseEvent {
+            id: id.map(InboxSeq),
+            event: "message",
+            data: data.to_owned().into(),
+        },
+    }
+}
+
+pub fn told_event(user: usize, stream: u64, event: &'static str, data: String) -> Record {
+    Record::Told {
+        node: 2,
+        user,
+        subscriber: SubscriberId(stream),
+        event: SseEvent {
+            id: None,
+            event,
+            data: data.into(),
+        },
+    }
 }
