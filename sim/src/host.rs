@@ -172,22 +172,22 @@ impl HostNode {
                 io::Output::Load { load, what } => process.driver.load(k, load, what),
                 io::Output::Answer { request, answer } => {
                     if let Some((user, call)) = process.asked.remove(&request) {
-                        self.to_user(k, user, ToUser::Answered(call, answer));
+                        self.tell_user(k, user, ToUser::Answered(call, answer));
                     }
                 }
                 io::Output::SubscribeRefused { subscriber, answer } => {
                     if let Some(user) = process.streams.remove(&subscriber) {
-                        self.to_user(k, user, ToUser::StreamEnded(subscriber, Some(answer)));
+                        self.tell_user(k, user, ToUser::StreamEnded(subscriber, Some(answer)));
                     }
                 }
                 io::Output::Event { subscriber, event } => {
                     if let Some(user) = process.streams.get(&subscriber).copied() {
-                        self.to_user(k, user, ToUser::Event(subscriber, event));
+                        self.tell_user(k, user, ToUser::Event(subscriber, event));
                     }
                 }
                 io::Output::EndEvents { subscriber } => {
                     if let Some(user) = process.streams.remove(&subscriber) {
-                        self.to_user(k, user, ToUser::StreamEnded(subscriber, None));
+                        self.tell_user(k, user, ToUser::StreamEnded(subscriber, None));
                     }
                 }
                 io::Output::Http { request, .. } => {
@@ -196,7 +196,7 @@ impl HostNode {
                         detail: "no route".into(),
                     };
                     let done = io::Input::HttpDone { request, outcome };
-                    self.from_user(k, FromUser::Input(done));
+                    self.hear_user(k, FromUser::Input(done));
                 }
                 io::Output::Log { level, message } => k.record(Record::Log {
                     node,
@@ -259,10 +259,10 @@ impl HostNode {
                     }
                     if self.process.is_none() {
                         // Nobody listens at the socket.
-                        self.to_user(k, user, ToUser::Lost(call_of));
+                        self.tell_user(k, user, ToUser::Lost(call_of));
                         continue;
                     }
-                    self.from_user(k, FromUser::Call(user, call_of, call));
+                    self.hear_user(k, FromUser::Call(user, call_of, call));
                 }
                 Want::Subscribe(subscriber, subscribe) => {
                     k.record(Record::Followed {
@@ -271,7 +271,7 @@ impl HostNode {
                         after: subscribe.last_event_id,
                     });
                     let Some(process) = &mut self.process else {
-                        self.to_user(k, user, ToUser::StreamEnded(subscriber, None));
+                        self.tell_user(k, user, ToUser::StreamEnded(subscriber, None));
                         continue;
                     };
                     process.streams.insert(subscriber, user);
@@ -280,19 +280,19 @@ impl HostNode {
                         subscriber,
                         subscribe,
                     };
-                    self.from_user(k, FromUser::Input(input));
+                    self.hear_user(k, FromUser::Input(input));
                 }
                 Want::Unsubscribe(subscriber) => {
                     if let Some(process) = &mut self.process
                         && process.streams.remove(&subscriber).is_some()
                     {
                         let input = io::Input::Unsubscribed { subscriber };
-                        self.from_user(k, FromUser::Input(input));
+                        self.hear_user(k, FromUser::Input(input));
                     }
                 }
                 Want::Read(subscriber, events) => {
                     let input = io::Input::SubscriberSent { subscriber, events };
-                    self.from_user(k, FromUser::Input(input));
+                    self.hear_user(k, FromUser::Input(input));
                 }
                 Want::Again(again, ms) => {
                     self.next_appointment += 1;
@@ -305,7 +305,7 @@ impl HostNode {
         }
     }
 
-    fn from_user(&mut self, k: &mut Kernel, what: FromUser) {
+    fn hear_user(&mut self, k: &mut Kernel, what: FromUser) {
         let soon = k.now.plus_us(self.ipc.magnitude(20, 3_000));
         let Some(process) = &mut self.process else {
             return;
@@ -317,7 +317,7 @@ impl HostNode {
         k.tell_at(at, self.node, incarnation, NodeEvent::Process(IPC));
     }
 
-    fn to_user(&mut self, k: &mut Kernel, user: usize, what: ToUser) {
+    fn tell_user(&mut self, k: &mut Kernel, user: usize, what: ToUser) {
         let soon = k.now.plus_us(self.ipc.magnitude(20, 3_000));
         self.to_users.push_back((user, what));
         self.to_users_at = self.to_users_at.max(soon);
@@ -346,7 +346,7 @@ impl HostNode {
         self.input(k, input);
     }
 
-    fn to_programs(&mut self, k: &mut Kernel) {
+    fn tell_programs(&mut self, k: &mut Kernel) {
         let Some((at, what)) = self.to_users.pop_front() else {
             return;
         };
@@ -421,7 +421,10 @@ impl HostNode {
                 (format!("puppet-{puppet}"), Some(puppet_of.pubkey))
             }
         };
-        let by_name = k.random.draw(Purpose::Ipc, u64::from(id.0), 0) % 2 == 0;
+        let by_name = k
+            .random
+            .draw(Purpose::Ipc, u64::from(id.0), 0)
+            .is_multiple_of(2);
         let to_text = match pubkey {
             Some(pubkey) if !by_name => pubkey.to_string(),
             _ => name,
@@ -520,18 +523,18 @@ impl Node for HostNode {
                 ToUser::Event(..) => continue,
                 ended @ ToUser::StreamEnded(..) => ended,
             };
-            self.to_user(k, user, lost);
+            self.tell_user(k, user, lost);
         }
         for (user, call) in process.asked.into_values() {
-            self.to_user(k, user, ToUser::Lost(call));
+            self.tell_user(k, user, ToUser::Lost(call));
         }
         for from in process.from_users {
             if let FromUser::Call(user, call, _) = from {
-                self.to_user(k, user, ToUser::Lost(call));
+                self.tell_user(k, user, ToUser::Lost(call));
             }
         }
         for (subscriber, user) in process.streams {
-            self.to_user(k, user, ToUser::StreamEnded(subscriber, None));
+            self.tell_user(k, user, ToUser::StreamEnded(subscriber, None));
         }
     }
 
@@ -574,7 +577,7 @@ impl Node for HostNode {
                 self.store_said(k, said);
             }
             NodeEvent::Process(_) => self.over_ipc(k),
-            NodeEvent::Beside(TO_USERS) => self.to_programs(k),
+            NodeEvent::Beside(TO_USERS) => self.tell_programs(k),
             NodeEvent::Beside(nth) => {
                 if let Some((user, again)) = self.appointments.remove(&nth) {
                     let new = self.subscriber();

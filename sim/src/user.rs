@@ -168,10 +168,10 @@ impl User {
             token,
             altered: Some(send.token),
         };
-        self.token
-            .is_some()
-            .then(|| vec![Want::Call(call_of, call)])
-            .unwrap_or_default()
+        if self.token.is_none() {
+            return Vec::new();
+        }
+        vec![Want::Call(call_of, call)]
     }
 
     pub fn look(&self) -> Vec<Want> {
