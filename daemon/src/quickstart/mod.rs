@@ -187,8 +187,8 @@ impl<'a> Stage<'a> {
         .await?;
         let mut watchers = [&north_eye, &south_eye].map(|eye| Watcher::of(eye.daemon().clone()));
         for watcher in &mut watchers {
-            in_time("the watchers' first snapshot", async {
-                watcher.until_snapshots_exceed(0).await;
+            in_time("the watchers to see the others", async {
+                watcher.until_sees(3).await;
                 Ok(())
             })
             .await?;
@@ -234,21 +234,21 @@ impl<'a> Stage<'a> {
 
         self.connected(&[session(BOB)]).await?;
         self.kill_south(30).await?;
-        self.connected(&[session(BOB), session(BOBS_WATCHER)])
-            .await?;
 
+        self.connected(&of_south()).await?;
         self.send_each_way(15).await?;
         self.cut(
             "every socket of south stalls for a while",
             Mode::Stall,
-            |who| is(BOB)(who) || is(BOBS_WATCHER)(who) || *who == Who::Member("south".into()),
+            |who| of_south().contains(who),
         )
         .await?;
         sleep(OUTAGE).await;
-        self.story
-            .tell("and ada's mail goes on: that stall is over, as is the first one");
-        self.proxy.heal();
+        self.proxy.heal(|who| of_south().contains(who));
+        self.story.tell("and goes on where it stood");
         self.all_connected().await?;
+        self.story
+            .tell("ada's daemon has noticed by itself that its stalled socket is dead");
 
         self.kill_broker(30).await?;
         self.all_connected().await?;
@@ -484,6 +484,14 @@ fn missing(sender: &Party, recipient: &Party) -> usize {
 
 fn session(name: &str) -> Who {
     Who::Session(name.to_owned())
+}
+
+fn of_south() -> [Who; 3] {
+    [
+        Who::Member("south".into()),
+        session(BOB),
+        session(BOBS_WATCHER),
+    ]
 }
 
 fn is(name: &'static str) -> impl Fn(&Who) -> bool {

@@ -80,9 +80,11 @@ impl Proxy {
         hit.len()
     }
 
-    /// Lets what is stalled flow again.
-    pub(super) fn heal(&self) {
-        for line in self.shared.lines().open.values() {
+    /// Lets those that are stalled, and of which `which` says yes, flow again.
+    pub(super) fn heal(&self, which: impl Fn(&Who) -> bool) {
+        let lines = self.shared.lines();
+        let theirs = |line: &&Line| line.who.as_ref().is_some_and(&which);
+        for line in lines.open.values().filter(theirs) {
             line.mode.send_if_modified(|mode| {
                 let stalled = *mode == Mode::Stall;
                 if stalled {
@@ -91,6 +93,8 @@ impl Proxy {
                 stalled
             });
         }
+        drop(lines);
+        self.shared.changed();
     }
 
     /// Resolves once a flowing connection of everyone in `whom` has said hello.

@@ -2,7 +2,7 @@
 //! itself.
 
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -10,6 +10,7 @@ pub(super) struct Story {
     bar: ProgressBar,
     /// Where nobody watches a bar, lines are all there is.
     lines_only: bool,
+    begun: Instant,
 }
 
 impl Story {
@@ -28,12 +29,21 @@ impl Story {
         if !lines_only {
             bar.enable_steady_tick(Duration::from_millis(120));
         }
-        Self { bar, lines_only }
+        Self {
+            bar,
+            lines_only,
+            begun: Instant::now(),
+        }
     }
 
     pub(super) fn tell(&self, line: impl AsRef<str>) {
+        let line = format!(
+            "{:5.1} s  {}",
+            self.begun.elapsed().as_secs_f64(),
+            line.as_ref()
+        );
         if self.lines_only {
-            eprintln!("{}", line.as_ref());
+            eprintln!("{line}");
         } else {
             self.bar.println(line);
         }

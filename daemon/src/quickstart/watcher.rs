@@ -16,7 +16,7 @@ const COME_BACK_AFTER: Duration = Duration::from_millis(100);
 
 pub(super) struct Watcher {
     seen: Arc<Mutex<Seen>>,
-    snapshots: watch::Receiver<usize>,
+    progress: watch::Receiver<Progress>,
     task: JoinHandle<()>,
 }
 
@@ -26,8 +26,17 @@ pub(super) struct Counts {
     pub(super) left: usize,
 }
 
+#[derive(Clone, Copy, Default, Debug)]
+struct Progress {
+    /// One for each time that it subscribed.
+    snapshots: usize,
+    /// Others that it knows to be here.
+    present: usize,
+}
+
 #[derive(Default)]
 struct Seen {
+    progress: Progress,
     counts: Counts,
     /// `None` before the first snapshot.
     present: Option<BTreeSet<String>>,
@@ -37,24 +46,33 @@ impl Watcher {
     /// Watches from now on; comes back by itself whenever the stream ends.
     pub(super) fn of(daemon: Daemon) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let (told, snapshots) = watch::channel(0);
+        let (told, progress) = watch::channel(Progress::default());
         let task = tokio::spawn(watch(daemon, Arc::clone(&seen), told));
         Self {
             seen,
-            snapshots,
+            progress,
             task,
         }
     }
 
     /// How many snapshots it was given: one for each time that it subscribed.
     pub(super) fn snapshots(&self) -> usize {
-        *self.snapshots.borrow()
+        self.progress.borrow().snapshots
     }
 
     /// Resolves once it was given more than `count` snapshots.
     pub(super) async fn until_snapshots_exceed(&mut self, count: usize) {
+        self.until(|progress| progress.snapshots > count).await;
+    }
+
+    /// Resolves once it knows `others` to be here.
+    pub(super) async fn until_sees(&mut self, others: usize) {
+        self.until(|progress| progress.present >= others).await;
+    }
+
+    async fn until(&mut self, done: impl Fn(&Progress) -> bool) {
         // The sender ends with the watcher.
-        let _ended = self.snapshots.wait_for(|n| *n > count).await.is_err();
+        let _ended = self.progress.wait_for(done).await.is_err();
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -71,7 +89,7 @@ impl Drop for Watcher {
 impl Seen {
     /// What a stream tells: changes as they come, and at its beginning a snapshot, of which the
     /// difference to what was known counts as seen.
-    fn take(&mut self, event: &Event) -> bool {
+    fn take(&mut self, event: &Event) -> Progress {
         match event.kind.as_str() {
             "peer_joined" => {
                 self.counts.joined += 1;
@@ -88,11 +106,12 @@ impl Seen {
                     self.counts.joined += now.difference(&before).count();
                     self.counts.left += before.difference(&now).count();
                 }
-                return true;
+                self.progress.snapshots += 1;
             }
             _ => {}
         }
-        false
+        self.progress.present = self.present.as_ref().map_or(0, BTreeSet::len);
+        self.progress
     }
 
     fn present_now(&mut self) -> &mut BTreeSet<String> {
@@ -100,7 +119,7 @@ impl Seen {
     }
 }
 
-async fn watch(daemon: Daemon, seen: Arc<Mutex<Seen>>, told: watch::Sender<usize>) {
+async fn watch(daemon: Daemon, seen: Arc<Mutex<Seen>>, told: watch::Sender<Progress>) {
     loop {
         // A daemon that was killed is expected to come back; quickstart itself notices one that
         // does not.
@@ -114,14 +133,12 @@ async fn watch(daemon: Daemon, seen: Arc<Mutex<Seen>>, told: watch::Sender<usize
 async fn watch_once(
     daemon: &Daemon,
     seen: &Mutex<Seen>,
-    told: &watch::Sender<usize>,
+    told: &watch::Sender<Progress>,
 ) -> Result<(), Failure> {
     let mut events = daemon.events("", None).await?;
     while let Some(event) = events.next().await? {
-        let snapshot = lock(seen).take(&event);
-        if snapshot {
-            told.send_modify(|n| *n += 1);
-        }
+        let progress = lock(seen).take(&event);
+        told.send_replace(progress);
     }
     Ok(())
 }
