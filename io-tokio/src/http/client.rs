@@ -82,9 +82,34 @@ pub async fn call(
 ) -> Result<Answered, CallError> {
     let exchange = async {
         let response = request(target, method, path, headers, body).await?;
-        let status = response.status();
-        let body = read_body(response.into_body(), limit, within).await?;
-        Ok(Answered { status, body })
+        read_answer(response, limit, within).await
+    };
+    tokio::time::timeout(within, exchange)
+        .await
+        .unwrap_or(Err(CallError::TooSlow { within }))
+}
+
+/// As [`call`], over a stream that the caller has opened to `host`: for another network than the
+/// operating system's.
+///
+/// # Errors
+/// See [`CallError`].
+pub async fn call_over<S>(
+    stream: S,
+    host: &str,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Bytes,
+    limit: usize,
+    within: Duration,
+) -> Result<Answered, CallError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let exchange = async {
+        let request = build(host, method, path, headers, body)?;
+        read_answer(send(stream, request).await?, limit, within).await
     };
     tokio::time::timeout(within, exchange)
         .await
@@ -111,9 +136,8 @@ pub async fn open_events(
                 buffer: BytesMut::new(),
             });
         }
-        let status = response.status();
-        let body = read_body(response.into_body(), ERROR_BYTES, within).await?;
-        Err(CallError::NotEvents(Answered { status, body }))
+        let answered = read_answer(response, ERROR_BYTES, within).await?;
+        Err(CallError::NotEvents(answered))
     };
     tokio::time::timeout(within, exchange)
         .await
@@ -203,17 +227,7 @@ async fn request(
     headers: &[(&str, &str)],
     body: Bytes,
 ) -> Result<Response<Incoming>, CallError> {
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(HOST, target.host());
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    if !body.is_empty() {
-        request = request.header(CONTENT_TYPE, "application/json");
-    }
-    let request = request.body(Full::new(body))?;
+    let request = build(target.host(), method, path, headers, body)?;
     match target {
         Target::Tcp(authority) => {
             let stream = crate::net::connect_tcp(authority.clone()).await;
@@ -229,6 +243,36 @@ async fn request(
             send(stream?, request).await
         }
     }
+}
+
+fn build(
+    host: &str,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, CallError> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(HOST, host);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    if !body.is_empty() {
+        request = request.header(CONTENT_TYPE, "application/json");
+    }
+    Ok(request.body(Full::new(body))?)
+}
+
+async fn read_answer(
+    response: Response<Incoming>,
+    limit: usize,
+    within: Duration,
+) -> Result<Answered, CallError> {
+    let status = response.status();
+    let body = read_body(response.into_body(), limit, within).await?;
+    Ok(Answered { status, body })
 }
 
 async fn send<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, CallError>

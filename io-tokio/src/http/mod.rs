@@ -8,7 +8,9 @@ mod sse;
 mod url;
 
 pub use body::{Body, BodyError, json, read_body};
-pub use client::{Answered, CallError, EventStream, ReadEvent, Target, call, open_events};
+pub use client::{
+    Answered, CallError, EventStream, ReadEvent, Target, call, call_over, open_events,
+};
 pub use server::{ConnInfo, Peer, ServerConfig, serve};
 pub use sse::{EventSender, EventsGone, SseFrame, events};
 pub use url::{HttpUrl, UrlError};
