@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! let (inputs, inbox) = drive::channel();                     // into a machine
-//! let (store, recovered) = database.open_mesh(&mesh, events)  // events: inputs.tell(Input::Store(e))
+//! let events = { let inputs = inputs.clone(); move |event| inputs.tell(Input::Store(event)) };
+//! let (store, recovered) = database.open_mesh(&mesh, events).await?;
 //! let machine = Mesh::new(clock.now(), config, recovered, …);
 //! let task = drive::spawn_machine(machine, clock, inbox, effects);   // effects: an `Effects<Output>`
 //!
@@ -19,7 +20,7 @@
 //!
 //! // a daemon's connection, on `Output::Dial { conn, plan }`
 //! let (commands, queue) = ws::commands();                     // the host's effects keep `commands`
-//! let dial = ws::dial(plan.url, net::connect_tcp);
+//! let dial = ws::dial(&plan.url, net::connect_tcp);
 //! spawn(ws::run_client_connection(conn, dial, ClientLink::new(…), clock, queue, upstream));
 //! ```
 //!

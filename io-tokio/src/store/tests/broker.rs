@@ -229,6 +229,40 @@ async fn after_a_stall_the_same_driver_takes_what_is_sent_again() {
 }
 
 #[tokio::test]
+async fn what_waits_for_the_disk_becomes_durable_together() {
+    const TXNS: u64 = 200;
+    let (_dir, path) = new_path();
+    let bench = Bench::open(&path, &KIND);
+    let mut clients = [
+        bench.client::<MeshRows>("mesh-a").await,
+        bench.client::<MeshRows>("mesh-b").await,
+    ];
+    // As long as another holds the write lock, the writer waits with what it has.
+    let other = rusqlite::Connection::open(&path).expect("a second connection");
+    other
+        .execute_batch("BEGIN IMMEDIATE")
+        .expect("it takes the write lock");
+    for txn in 1..=TXNS {
+        for client in &mut clients {
+            client.persist(txn, vec![member(&format!("member-{txn}"))]);
+        }
+    }
+    other.execute_batch("ROLLBACK").expect("it lets go");
+    for client in &clients {
+        let mut answers = 1;
+        loop {
+            match client.next() {
+                Event::Persisted { upto } if upto == TxnId(TXNS) => break,
+                Event::Persisted { .. } => answers += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        // What the writer had picked up before, and all the rest.
+        assert!(answers <= 2, "{answers} commits");
+    }
+}
+
+#[tokio::test]
 async fn a_directory_is_held_by_one_broker() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let first = BrokerDatabase::open(dir.path(), NOW, |halt| panic!("{halt}"))
