@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bowline_core::id::{ConnId, PeerKey};
+use bowline_core::id::{ConnId, Epoch, PeerKey};
 use bowline_core::limits::Limits;
 use bowline_core::link::VerifiedHello;
 use bowline_core::link::server;
@@ -15,7 +15,8 @@ use bowline_core::mesh::{self, Mesh};
 use bowline_core::store::Txn;
 use bowline_core::store::mesh::{Image, Op};
 use bowline_core::time::Wall;
-use bowline_core::wire::{ClientFrame, Close};
+use bowline_core::wire::broker::StreamAt;
+use bowline_core::wire::{BrokerFrame, ClientFrame, Close, encode_broker};
 
 use crate::cast::Cast;
 use crate::clock::Moment;
@@ -25,9 +26,12 @@ use crate::network::{Packet, Sock};
 use crate::plan::{Action, Profile, StepId};
 use crate::random::{Purpose, Stream};
 use crate::record::Record;
-use crate::stage::Planted;
+use crate::stage::{FIRST_CLIENT, Planted};
 use crate::store::{Driver, Said, Shared, StoreFault};
 use crate::world::{Node, NodeRole, machine_seed};
+
+/// What of a mesh's sizes is durable.
+const DURABLE_SIZES: [&str; 4] = ["present peers", "peers", "members", "owed messages"];
 
 pub struct Broker {
     node: NodeId,
@@ -102,6 +106,15 @@ impl Broker {
         Timing {
             late_most_us: self.profile.timer_late_most_us,
             spurious_per_mille: self.profile.spurious_per_mille,
+        }
+    }
+
+    fn config(&self) -> mesh::Config {
+        mesh::Config {
+            mesh: self.cast.mesh.clone(),
+            owner_pubkey: self.cast.crypto.public_key(&self.cast.owner),
+            open: false,
+            limits: self.limits.clone(),
         }
     }
 
@@ -507,12 +520,7 @@ impl Node for Broker {
     fn start(&mut self, k: &mut Kernel) {
         let profile = self.profile.broker_store.clone();
         let (driver, recovered) = Driver::start(&self.store, profile, self.node, k);
-        let config = mesh::Config {
-            mesh: self.cast.mesh.clone(),
-            owner_pubkey: self.cast.crypto.public_key(&self.cast.owner),
-            open: false,
-            limits: self.limits.clone(),
-        };
+        let config = self.config();
         let seed = machine_seed(&k.random, self.node, k.incarnation(self.node));
         let mesh = Mesh::new(config, seed, recovered, k.clock(self.node));
         let mesh = Driven::new(mesh, self.node, None, self.timing());
@@ -607,7 +615,24 @@ impl Node for Broker {
         }
     }
 
-    fn act(&mut self, _: &mut Kernel, _: StepId, _: &Action) {}
+    fn act(&mut self, k: &mut Kernel, _: StepId, action: &Action) {
+        let Action::Miscount { client } = action else {
+            return;
+        };
+        let Some(process) = &self.process else { return };
+        let lie = BrokerFrame::Stream(StreamAt {
+            epoch: Epoch([0; 16]),
+            count: u64::MAX / 2,
+        });
+        for conn in process.conns.values() {
+            let dialer = k.network.dialer_of(conn.sock.conn);
+            if dialer == FIRST_CLIENT + client && conn.attached.is_some() && conn.link.is_some() {
+                k.record(Record::Lied { node: dialer });
+                let (bytes, counted) = (encode_broker(&lie), false);
+                k.write(conn.sock, Packet::Text { bytes, counted });
+            }
+        }
+    }
 
     fn set_store_fault(&mut self, k: &mut Kernel, fault: Option<StoreFault>) {
         k.record(Record::StoreFault {
@@ -628,6 +653,32 @@ impl Node for Broker {
         let process = self.process.as_ref()?;
         let in_flight = process.driver.in_flight() + process.driver.loads_in_flight();
         (in_flight > 0).then(|| format!("the broker's store has {in_flight} things in hand"))
+    }
+
+    fn check_recovery(&self, k: &Kernel) -> Result<(), String> {
+        let Some(process) = &self.process else {
+            return Ok(());
+        };
+        let held = self.store.borrow();
+        let recovered = held.image.recover(held.owner);
+        drop(held);
+        let live = &process.mesh.machine;
+        let again = Mesh::new(self.config(), [0; 32], recovered, k.clock(self.node));
+        let sizes = |mesh: &Mesh| -> Vec<(&'static str, u64)> {
+            mesh.sizes()
+                .into_iter()
+                .filter(|(name, ..)| DURABLE_SIZES.contains(name))
+                .map(|(name, size, _)| (name, size))
+                .collect()
+        };
+        if sizes(live) == sizes(&again) {
+            return Ok(());
+        }
+        Err(format!(
+            "the mesh is {:?}, and would be {:?} after a restart",
+            sizes(live),
+            sizes(&again)
+        ))
     }
 
     fn marks(&self, into: &mut Marks) {

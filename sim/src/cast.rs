@@ -15,6 +15,8 @@ use crate::random::{Purpose, Random};
 
 pub const BROKER_URL: &str = "ws://broker.sim:7900/ws";
 pub const MESH_SLUG: &str = "knots";
+/// A key that nobody has.
+pub const STRANGER: PubKey = PubKey([0x5a; 32]);
 
 pub struct Cast {
     pub mesh: MeshId,

@@ -11,7 +11,7 @@ use bowline_core::host::{Host, Sizes};
 use bowline_core::id::{PeerKey, PubKey, RequestId, SubscriberId};
 use bowline_core::limits::{
     DIRECTORY_PEERS, EVENT_STREAMS, HELD_PUSHES, IPC_REQUESTS, LOOK_UPS_AT_ONCE, Limits,
-    SUBSCRIBER_EVENTS, UNPERSISTED_TXNS,
+    UNPERSISTED_TXNS,
 };
 use bowline_core::mark::Marks;
 use bowline_core::store::host::{Image, MeshRow, Op};
@@ -136,6 +136,15 @@ impl HostNode {
         Timing {
             late_most_us: self.profile.timer_late_most_us,
             spurious_per_mille: self.profile.spurious_per_mille,
+        }
+    }
+
+    fn config(&self) -> io::Config {
+        io::Config {
+            limits: self.limits.clone(),
+            machine_token_sha256: [7; 32],
+            hostname: format!("host-{}", self.index),
+            version: "sim",
         }
     }
 
@@ -415,10 +424,15 @@ impl HostNode {
         let (name, pubkey): (String, Option<PubKey>) = match to.checked_sub(users) {
             None => (User::name_of(*to), k.addresses.get(to).copied()),
             Some(puppet) => {
-                let Some(puppet_of) = self.cast.puppets.get(puppet) else {
-                    return;
+                let pubkey = self.cast.puppets.get(puppet).map(|puppet| puppet.pubkey);
+                let stranger = pubkey.is_none();
+                let pubkey = pubkey.unwrap_or(cast::STRANGER);
+                let name = if stranger {
+                    pubkey.to_string()
+                } else {
+                    format!("puppet-{puppet}")
                 };
-                (format!("puppet-{puppet}"), Some(puppet_of.pubkey))
+                (name, Some(pubkey))
             }
         };
         let by_name = k
@@ -460,7 +474,7 @@ fn sizes(sizes: &Sizes, limits: &Limits) -> Vec<(&'static str, u64, u64)> {
         of(
             "subscriber behind",
             sizes.subscriber_behind,
-            2 * SUBSCRIBER_EVENTS,
+            2 * limits.subscriber_events + 1,
         ),
         of("open requests", sizes.open_requests, 2 * IPC_REQUESTS),
         of("look-ups", sizes.look_ups, 2 * LOOK_UPS_AT_ONCE),
@@ -472,12 +486,7 @@ impl Node for HostNode {
     fn start(&mut self, k: &mut Kernel) {
         let profile = self.profile.host_store.clone();
         let (driver, recovered) = Driver::start(&self.store, profile, self.node, k);
-        let config = io::Config {
-            limits: self.limits.clone(),
-            machine_token_sha256: [7; 32],
-            hostname: format!("host-{}", self.index),
-            version: "sim",
-        };
+        let config = self.config();
         let seed = machine_seed(&k.random, self.node, k.incarnation(self.node));
         let crypto = Arc::clone(&self.cast.crypto);
         let host = Host::new(config, seed, crypto, recovered, k.clock(self.node));
@@ -662,6 +671,30 @@ impl Node for HostNode {
                 self.index
             )
         })
+    }
+
+    fn check_recovery(&self, k: &Kernel) -> Result<(), String> {
+        let Some(process) = &self.process else {
+            return Ok(());
+        };
+        let held = self.store.borrow();
+        let recovered = held.image.recover(held.owner);
+        drop(held);
+        let crypto = Arc::clone(&self.cast.crypto);
+        let config = self.config();
+        let again = Host::new(config, [0; 32], crypto, recovered, k.clock(self.node));
+        let durable = |sizes: Sizes| (sizes.sessions, sizes.outbox_rows, sizes.directory_peers);
+        let (live, again) = (
+            durable(process.host.machine.sizes()),
+            durable(again.sizes()),
+        );
+        if live == again {
+            return Ok(());
+        }
+        Err(format!(
+            "host {} has (sessions, open outbox rows, known peers) {live:?}, and would have {again:?} after a restart",
+            self.index
+        ))
     }
 
     fn marks(&self, into: &mut Marks) {

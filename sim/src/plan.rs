@@ -75,7 +75,7 @@ pub enum Outage {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    // What puppets do. `puppet` counts from 0.
+    // What puppets do. `puppet` counts from 0; `to` counts users first, then puppets.
     PuppetSend {
         puppet: usize,
         to: usize,
@@ -89,9 +89,10 @@ pub enum Action {
         nth: usize,
         altered: bool,
     },
-    /// Changes its profile, which everybody is told.
+    /// Changes its profile, which everybody is told, so many times.
     PuppetTag {
         puppet: usize,
+        times: usize,
     },
     PuppetStatus {
         puppet: usize,
@@ -118,6 +119,16 @@ pub enum Action {
     /// Opens a second connection while it has one.
     PuppetTwin {
         puppet: usize,
+    },
+    /// Says hello, as itself or with a user's stolen key, and at once more than a hello.
+    PuppetEager {
+        puppet: usize,
+        user: Option<usize>,
+    },
+    /// Sends a user what does not open.
+    PuppetForge {
+        puppet: usize,
+        user: usize,
     },
     /// Acknowledges what it was never owed.
     PuppetFalseAck {
@@ -195,6 +206,10 @@ pub enum Action {
     Pause {
         place: Place,
         for_ms: u64,
+    },
+    /// The broker tells a host a count of its stream that is not so.
+    Miscount {
+        client: usize,
     },
     /// Another broker takes the mesh over while the first one believes that it owns it.
     TakeOver,
@@ -300,7 +315,12 @@ impl Profile {
             timer_late_most_us: draws.magnitude(1, 50_000),
             spurious_per_mille: draws.between(0, 300),
             clock_rate_most_ppm: draws.between(0, 10_000),
-            safety_ms: draws.between(120_000, 360_000),
+            // One in thirty is long enough for `working` to lapse.
+            safety_ms: if draws.chance(33) {
+                draws.between(700_000, 900_000)
+            } else {
+                draws.between(120_000, 360_000)
+            },
         }
     }
 }
@@ -323,8 +343,12 @@ struct Swarm {
     byes: u64,
     mischief: u64,
     follows: u64,
+    impostors: u64,
     large_bodies: bool,
 }
+
+/// The place of impostors among the kinds of steps.
+const IMPOSTORS: usize = 15;
 
 impl Swarm {
     fn draw(draws: &mut Stream) -> Self {
@@ -352,6 +376,7 @@ impl Swarm {
             byes: sometimes(250, 2),
             mischief: sometimes(400, 4),
             follows: sometimes(500, 5),
+            impostors: sometimes(100, 1),
             large_bodies: sometimes(100, 1) == 1,
         }
     }
@@ -374,13 +399,15 @@ impl Swarm {
             (self.repeats, Self::repeat),
         ];
         kinds.push((self.sends, Self::send));
+        kinds.push((self.impostors, Self::impostor));
         for (kind, (per_100_s, make)) in kinds.into_iter().enumerate() {
             let mut draws = random.stream(Purpose::Plan, kind as u64);
-            let count = per_100_s * profile.safety_ms / 100_000;
+            let most = if kind == IMPOSTORS { 2 } else { u64::MAX };
+            let count = (per_100_s * profile.safety_ms / 100_000).min(most);
             for _ in 0..count {
                 let at_ms = draws.between(3_000, profile.safety_ms);
                 // A burst now and then: what is done once is done several times at once.
-                let times = if draws.chance(30) {
+                let times = if kind != IMPOSTORS && draws.chance(30) {
                     draws.between(2, 12)
                 } else {
                     1
@@ -416,6 +443,21 @@ impl Swarm {
 
     fn user(draws: &mut Stream, profile: &Profile) -> Option<usize> {
         (profile.users() > 0).then(|| draws.below(profile.users() as u64) as usize)
+    }
+
+    /// Users first, then puppets; now and then one whom nobody knows.
+    fn addressee(draws: &mut Stream, profile: &Profile) -> usize {
+        let known = (profile.users() + profile.puppets) as u64;
+        let strangers = u64::from(draws.chance(20));
+        draws.below(known * (1 - strangers)) as usize + (known * strangers) as usize
+    }
+
+    /// Rarely, and twice at most: after three duels a daemon gives up, as it should.
+    fn impostor(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        Some(Action::PuppetEager {
+            puppet: Self::puppet(draws, profile),
+            user: Some(Self::user(draws, profile)?),
+        })
     }
 
     fn cut(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
@@ -509,6 +551,11 @@ impl Swarm {
     fn tag(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
         Some(Action::PuppetTag {
             puppet: Self::puppet(draws, profile),
+            times: if draws.chance(100) {
+                draws.between(5, 80) as usize
+            } else {
+                1
+            },
         })
     }
 
@@ -535,7 +582,15 @@ impl Swarm {
 
     fn mischief(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
         let puppet = Self::puppet(draws, profile);
-        Some(match draws.below(6) {
+        Some(match draws.below(9) {
+            6 => Action::PuppetEager { puppet, user: None },
+            7 => Action::PuppetForge {
+                puppet,
+                user: Self::user(draws, profile)?,
+            },
+            8 => Action::Miscount {
+                client: draws.below(profile.hosts as u64) as usize,
+            },
             0 => Action::PuppetReplayHello { puppet },
             1 => Action::PuppetTwin { puppet },
             2 => Action::PuppetFalseAck {
@@ -593,7 +648,7 @@ impl Swarm {
         if profile.users() == 0 || draws.chance(350) {
             return Some(Action::PuppetSend {
                 puppet: Self::puppet(draws, profile),
-                to: Self::puppet(draws, profile),
+                to: Self::addressee(draws, profile),
                 bytes,
                 priority,
                 first: draws.chance(500),
@@ -601,7 +656,7 @@ impl Swarm {
         }
         Some(Action::UserSend {
             user: Self::user(draws, profile)?,
-            to: draws.below((profile.users() + profile.puppets) as u64) as usize,
+            to: Self::addressee(draws, profile),
             bytes,
             priority,
             keyed: draws.chance(500),

@@ -10,8 +10,10 @@ use bowline_core::entropy::Entropy;
 use bowline_core::id::{
     ClientMessageId, ConnId, Epoch, Fingerprint, MessageId, PubKey, Role, SessionId,
 };
-use bowline_core::link::{DialPlan, Down, SessionIdentity};
+use bowline_core::link::{ClientLink, DialPlan, Down, SessionIdentity, client};
+use bowline_core::machine::Machine;
 use bowline_core::mark::Marks;
+use bowline_core::store::host;
 use bowline_core::wire::broker::{Ack, HelloAck, PeersList, Push, Resumed};
 use bowline_core::wire::client::{About, ClientAck, Profile as PeerProfile, ReqId, Resume, Send};
 use bowline_core::wire::{
@@ -24,18 +26,21 @@ use crate::cast::{self, Cast};
 use crate::client_shell::{ClientShell, FromLink};
 use crate::driven::Timing;
 use crate::kernel::{Kernel, NodeEvent, NodeId};
-use crate::network::Packet;
+use crate::network::{End, Packet, Sock};
 use crate::plan::{Action, Profile, StepId};
 use crate::random::{Purpose, Stream};
 use crate::record::{Record, Token};
-use crate::store::StoreFault;
+use crate::store::{Shared, StoreFault};
 use crate::world::{Node, NodeRole, machine_seed};
 
 const WAKE_DIAL: u64 = 1;
 const WAKE_ACKS: u64 = 2;
 const WAKE_READ: u64 = 3;
 const WAKE_RESEND: u64 = 4;
+const WAKE_TAG: u64 = 5;
 
+/// Something to tell everybody, so that whoever miscounts notices it.
+const TAGS_AFTER_HEALING_S: [u64; 3] = [1, 40, 80];
 /// After healing, what is not acknowledged is sent again this often.
 const RESEND_EVERY_MS: u64 = 2_000;
 
@@ -44,6 +49,8 @@ pub struct Puppet {
     index: usize,
     cast: Rc<Cast>,
     profile: Profile,
+    /// Disks that it can read, for the keys on them.
+    hosts: Vec<Shared<host::Image>>,
     process: Option<Process>,
     /// What it sent, kept as a file would be.
     sent: Vec<Outgoing>,
@@ -66,8 +73,8 @@ struct Process {
     last_hello: Option<Bytes>,
     holds_acks: bool,
     held_acks: Vec<ClientAck>,
-    /// Connections that only repeat a hello.
-    raw: BTreeMap<u32, Bytes>,
+    /// Connections without a link, and what is said on them.
+    raw: BTreeMap<u32, Vec<Bytes>>,
     resend_due: bool,
 }
 
@@ -94,12 +101,19 @@ enum SendState {
 
 impl Puppet {
     #[must_use]
-    pub fn new(node: NodeId, index: usize, cast: Rc<Cast>, profile: Profile) -> Self {
+    pub fn new(
+        node: NodeId,
+        index: usize,
+        cast: Rc<Cast>,
+        profile: Profile,
+        hosts: Vec<Shared<host::Image>>,
+    ) -> Self {
         Self {
             node,
             index,
             cast,
             profile,
+            hosts,
             process: None,
             sent: Vec::new(),
             tags: 0,
@@ -418,15 +432,14 @@ impl Puppet {
         priority: Priority,
         first: bool,
     ) {
-        let Some(target) = self.cast.puppets.get(to) else {
-            return;
-        };
         let token = Token {
             sender: self.profile.users() + self.index,
-            recipient: self.profile.users() + to,
+            recipient: to,
             nth: u64::from(id.0),
         };
-        let target = target.pubkey;
+        let Some(target) = self.address(k, to) else {
+            return;
+        };
         let Some(send) = self.seal(&token.body(bytes), id, &target, priority) else {
             return;
         };
@@ -444,6 +457,92 @@ impl Puppet {
             altered: None,
         });
         self.say_now(k, &ClientFrame::Send(Box::new(send)));
+    }
+
+    /// Users first, then puppets, then one whom nobody knows.
+    fn address(&self, k: &Kernel, to: usize) -> Option<PubKey> {
+        let users = self.profile.users();
+        if to < users {
+            return k.addresses.get(&to).copied();
+        }
+        let puppet = self.cast.puppets.get(to - users);
+        Some(puppet.map_or(cast::STRANGER, |puppet| puppet.pubkey))
+    }
+
+    /// What was sealed for somebody else.
+    fn forge(&mut self, k: &mut Kernel, id: StepId, user: usize) {
+        let Some(target) = k.addresses.get(&user).copied() else {
+            return;
+        };
+        let me = self.me().pubkey;
+        let Some(send) = self.seal("not for you", id, &me, Priority::Now) else {
+            return;
+        };
+        let send = Send {
+            target_spec: target.to_string(),
+            ..send
+        };
+        self.sent.push(Outgoing {
+            send: send.clone(),
+            state: SendState::Unknown,
+        });
+        self.say_now(k, &ClientFrame::Send(Box::new(send)));
+    }
+
+    /// A hello of its own or of a user whose key it stole, and more in the same breath.
+    fn eager(&mut self, k: &mut Kernel, user: Option<usize>) {
+        let plan = match user {
+            None => Some(DialPlan {
+                resume: None,
+                ..self.dial_plan()
+            }),
+            Some(user) => self.stolen_plan(user),
+        };
+        let Some(plan) = plan else { return };
+        let crypto = Arc::clone(&self.cast.crypto);
+        let mut link = ClientLink::new(k.clock(self.node), plan, crypto);
+        link.handle_input(k.clock(self.node), client::Input::Connected);
+        let Some(client::Output::Send(hello)) = link.poll_output() else {
+            return;
+        };
+        let list = ClientFrame::ListPeers {
+            after: None,
+            limit: None,
+            req_id: Some(ReqId("eager".into())),
+        };
+        let sock = k.dial(self.node);
+        if let Some(process) = &mut self.process {
+            let texts = vec![hello, encode_client(&list), encode_client(&list)];
+            process.raw.insert(sock.conn, texts);
+        }
+    }
+
+    fn stolen_plan(&self, user: usize) -> Option<DialPlan> {
+        let host = user / self.profile.sessions_per_host;
+        let held = self.hosts.get(host)?.borrow();
+        let id = SessionId::from(format!("session-{user}"));
+        let row = held
+            .image
+            .sessions
+            .values()
+            .find(|row| row.id == id && row.ended_at.is_none())?;
+        let member = self.cast.members.get(host)?;
+        Some(DialPlan {
+            member_id: member.id.clone(),
+            member_secret: member.secret.clone(),
+            session: Some(SessionIdentity {
+                secret: row.secret.clone(),
+                role: row.role,
+            }),
+            session_id: id,
+            about: About {
+                display_name: Some(row.name.clone()),
+                ..About::default()
+            },
+            resume: None,
+            clock_offset_ms: 0,
+            ..self.dial_plan()
+        })
     }
 
     fn seal(
@@ -551,7 +650,7 @@ impl Puppet {
             return;
         };
         let sock = k.dial(node);
-        process.raw.insert(sock.conn, hello);
+        process.raw.insert(sock.conn, vec![hello]);
     }
 
     fn garbage(&mut self, k: &mut Kernel, kind: usize) {
@@ -630,6 +729,7 @@ impl Puppet {
             }
             WAKE_ACKS => self.release_acks(k),
             WAKE_READ => self.set_reading(k, true),
+            WAKE_TAG => self.tag(k),
             WAKE_RESEND => {
                 if let Some(process) = &mut self.process {
                     process.resend_due = false;
@@ -643,18 +743,20 @@ impl Puppet {
         }
     }
 
-    /// A connection that only repeats a hello: true if the event was for one.
+    /// A connection without a link: true if the event was for one.
     fn raw(&mut self, k: &mut Kernel, event: &NodeEvent) -> bool {
         let Some(process) = &mut self.process else {
             return false;
         };
         match event {
             NodeEvent::Connected(sock) => {
-                let Some(bytes) = process.raw.get(&sock.conn).cloned() else {
+                let Some(texts) = process.raw.get(&sock.conn).cloned() else {
                     return false;
                 };
-                let counted = false;
-                k.write(*sock, Packet::Text { bytes, counted });
+                for bytes in texts {
+                    let counted = false;
+                    k.write(*sock, Packet::Text { bytes, counted });
+                }
                 true
             }
             NodeEvent::ConnectFailed(sock) | NodeEvent::Closed { sock, .. } => {
@@ -755,7 +857,7 @@ impl Node for Puppet {
                 ..
             } => self.send(k, id, *to, *bytes, *priority, *first),
             Action::PuppetRepeat { nth, altered, .. } => self.repeat(k, id, *nth, *altered),
-            Action::PuppetTag { .. } => self.tag(k),
+            Action::PuppetTag { times, .. } => (0..*times).for_each(|_| self.tag(k)),
             Action::PuppetStatus { status, .. } => {
                 self.say_now(
                     k,
@@ -785,6 +887,8 @@ impl Node for Puppet {
                 self.false_ack(k, message);
             }
             Action::PuppetGarbage { kind, .. } => self.garbage(k, *kind),
+            Action::PuppetEager { user, .. } => self.eager(k, *user),
+            Action::PuppetForge { user, .. } => self.forge(k, id, *user),
             _ => {}
         }
     }
@@ -794,6 +898,15 @@ impl Node for Puppet {
     fn heal(&mut self, k: &mut Kernel) {
         self.healed = true;
         self.set_reading(k, true);
+        if let Some(process) = &mut self.process {
+            for conn in std::mem::take(&mut process.raw).into_keys() {
+                let end = End::Dialer;
+                k.close(Sock { conn, end }, Close::new(Close::NORMAL, "done"));
+            }
+        }
+        for after_s in TAGS_AFTER_HEALING_S {
+            k.tell_later(after_s * 1_000_000, self.node, NodeEvent::Process(WAKE_TAG));
+        }
         self.release_acks(k);
         self.be_idle(k);
         self.resend(k);

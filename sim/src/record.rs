@@ -37,6 +37,10 @@ pub enum Record {
     StoreFault {
         broken: bool,
     },
+    /// A count of its stream that is not so was written to this node.
+    Lied {
+        node: NodeId,
+    },
     /// A text from a client reached the broker's host.
     Reached {
         bytes: Bytes,

@@ -79,6 +79,7 @@ pub fn run(plan: &Plan, keep_trace: bool, planted: Planted) -> Outcome {
             puppet,
             Rc::clone(&cast),
             profile.clone(),
+            host_stores.clone(),
         )));
     }
     let view = View {
@@ -110,7 +111,8 @@ pub fn limits(profile: &Profile) -> Limits {
         ring_events: 4,
         window_messages: 2,
         dedupe_cache: 8,
-        queued_bytes: 16 * 1024,
+        queued_bytes: 8 * 1024,
+        subscriber_events: 8,
         sends_per_second: 5,
         sends_burst: 10,
         look_ups_per_second: 5,

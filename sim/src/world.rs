@@ -62,6 +62,14 @@ pub trait Node {
     /// What still keeps this node from being converged, in words.
     fn unmet(&self, k: &Kernel) -> Option<String>;
 
+    /// Would a restart find what is here now? Asked when nothing is under way.
+    ///
+    /// # Errors
+    /// What would be different.
+    fn check_recovery(&self, _: &Kernel) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Adds what its machines marked, those that live.
     fn marks(&self, into: &mut Marks);
 }
@@ -167,6 +175,10 @@ impl World {
         self.run_until(self.k.now.plus_ms(SETTLE_MS))?;
         self.enter(Phase::Quiet);
         self.run_until(self.k.now.plus_ms(QUIET_MS))?;
+        for node in &self.nodes {
+            node.check_recovery(&self.k)
+                .map_err(|what| violation("recovered_equals_live", what, self.k.now))?;
+        }
         for oracle in &mut self.oracles {
             oracle
                 .end(self.k.now, &self.view)
@@ -404,6 +416,16 @@ impl World {
                 }
             }
             Action::TakeOver => self.take_over(id),
+            Action::Miscount { client } => {
+                let host = *client < self.plan.profile.hosts;
+                if let Some(owner) = self.k.network.listener
+                    && host
+                    && self.nodes[owner].is_running()
+                    && self.paused[owner].is_none()
+                {
+                    self.nodes[owner].act(&mut self.k, id, action);
+                }
+            }
             Action::WallStep { place, ms } => {
                 if let Some(node) = self.node_at(*place) {
                     self.k.fault_marks.hit(FaultMark::WallStepped);
@@ -448,7 +470,7 @@ impl World {
         match action {
             Action::PuppetSend { puppet: at, .. }
             | Action::PuppetRepeat { puppet: at, .. }
-            | Action::PuppetTag { puppet: at }
+            | Action::PuppetTag { puppet: at, .. }
             | Action::PuppetStatus { puppet: at, .. }
             | Action::PuppetBye { puppet: at, .. }
             | Action::PuppetHoldAcks { puppet: at, .. }
@@ -456,6 +478,8 @@ impl World {
             | Action::PuppetReplayHello { puppet: at }
             | Action::PuppetTwin { puppet: at }
             | Action::PuppetFalseAck { puppet: at, .. }
+            | Action::PuppetEager { puppet: at, .. }
+            | Action::PuppetForge { puppet: at, .. }
             | Action::PuppetGarbage { puppet: at, .. } => puppet(*at),
             Action::UserSend { user: at, .. }
             | Action::UserRepeat { user: at, .. }

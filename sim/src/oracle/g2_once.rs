@@ -132,7 +132,10 @@ mod tests {
             (s(1), testing::inbox_put(seq, 1, &id, &body))
         };
         let told = |stream: u64, id: u64, nth: u64| {
-            (s(2), testing::told(0, stream, Some(id), &format!("canary-1-0-{nth};")))
+            (
+                s(2),
+                testing::told(0, stream, Some(id), &format!("canary-1-0-{nth};")),
+            )
         };
         let judge = |history: &[(u64, Record)]| testing::judge(&mut Once::default(), history);
         assert!(judge(&[put(1), put(2), told(1, 1, 1), told(1, 2, 2), told(2, 2, 2)]).is_ok());

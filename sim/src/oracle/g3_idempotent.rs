@@ -105,7 +105,9 @@ impl Idempotent {
                 if code.ends_with("_fingerprint_match") {
                     return Ok(());
                 }
-                Err(format!("user {user} asked again for {key} and was answered {code}"))
+                Err(format!(
+                    "user {user} asked again for {key} and was answered {code}"
+                ))
             }
             (Some(first), 400 | 404 | 413 | 422) => Err(format!(
                 "{first:?} is accepted under {key}, and a repeat was answered {status}"

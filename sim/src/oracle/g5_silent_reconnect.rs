@@ -2,7 +2,7 @@
 //! implicit, so the oracle counts for itself, per epoch: a number has one content, whatever
 //! connection brings it, and whoever was there the whole time was told all that was to be told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bowline_core::id::{Epoch, PeerKey, PubKey};
@@ -23,6 +23,8 @@ pub struct SilentReconnect {
     streams: BTreeMap<Arc<PeerKey>, Stream>,
     /// Changes that their peer heard acknowledged: when it asked, and for whom.
     tags: BTreeMap<(Arc<PeerKey>, u64), Tag>,
+    /// Nodes that were told a wrong count on purpose: for them no count proves anything.
+    lied: BTreeSet<NodeId>,
 }
 
 struct Conn {
@@ -101,7 +103,17 @@ impl Oracle for SilentReconnect {
             }
             Record::Frame {
                 node, conn, frame, ..
-            } => self.frame(at, (*node, conn.0), frame),
+            } => {
+                let lie = matches!(&**frame, BrokerFrame::Stream(_)) && self.lied.contains(node);
+                if lie {
+                    return Ok(());
+                }
+                self.frame(at, (*node, conn.0), frame)
+            }
+            Record::Lied { node } => {
+                self.lied.insert(*node);
+                Ok(())
+            }
             Record::Tagged { key, tag } => {
                 let (asked, acked) = (at, None);
                 self.tags

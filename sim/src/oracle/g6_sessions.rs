@@ -105,14 +105,20 @@ impl Sessions {
             return Err(format!("user {user} was told {} of nobody", event.event));
         };
         if !stream.snapshot {
-            return Err(format!("user {user} was told {} before `peers`", event.event));
+            return Err(format!(
+                "user {user} was told {} before `peers`",
+                event.event
+            ));
         }
         if self.users.get(&user) == Some(&peer) {
             return Err(format!("user {user} was told {} of itself", event.event));
         }
         let before = stream.here.insert(peer, here).unwrap_or_default();
         if before == here {
-            return Err(format!("user {user} was told {} of {peer:?} twice", event.event));
+            return Err(format!(
+                "user {user} was told {} of {peer:?} twice",
+                event.event
+            ));
         }
         if here {
             return Ok(());
@@ -180,8 +186,10 @@ mod tests {
     #[test]
     fn a_leave_that_nobody_took_and_one_told_twice_are_found() {
         let judge = |history: &[Record]| {
-            let history: Vec<(u64, Record)> =
-                history.iter().map(|record| (s(1), record.clone())).collect();
+            let history: Vec<(u64, Record)> = history
+                .iter()
+                .map(|record| (s(1), record.clone()))
+                .collect();
             testing::judge(&mut Sessions::default(), &history)
         };
         let (joined, left) = (testing::peer_put(2, true), testing::peer_put(2, false));

@@ -3,12 +3,12 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use bowline_core::host::io::SseEvent;
 use bowline_core::id::{
-    ClientMessageId, ConnId, Epoch, Fingerprint, InboxSeq, MemberId, MeshId, MessageId,
-    MessageSeq, PeerKey, PresenceId, PubKey, Role, SessionId, Signature, SubscriberId,
+    ClientMessageId, ConnId, Epoch, Fingerprint, InboxSeq, MemberId, MeshId, MessageId, MessageSeq,
+    PeerKey, PresenceId, PubKey, Role, SessionId, Signature, SubscriberId,
 };
 use bowline_core::link::{Down, VerifiedHello};
-use bowline_core::host::io::SseEvent;
 use bowline_core::store::TxnId;
 use bowline_core::store::host;
 use bowline_core::store::mesh::{DedupeRow, MessageRow, Op, PeerRow, Registration};
