@@ -84,6 +84,8 @@ marks! {
     SendAccepted,
     SendDuplicate,
     SendConflict,
+    SendLookedUpFound,
+    SendLookedUpAbsent,
     SendBusy,
     DrainStarted,
     DrainAcked,

@@ -178,3 +178,39 @@ fn check_id(what: &str, id: Option<&str>) -> Result<(), Answer> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(status: OutboxStatus) -> Settled {
+        Settled {
+            status,
+            form_1: Fingerprint([1; 32]),
+            to: "bob".into(),
+            target: PubKey([2; 32]),
+            broker_message_id: None,
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn the_table_has_a_cell_for_every_state() {
+        use OutboxStatus::{Aborted, Dead, Done, Inflight, Pending};
+        for (status, same) in [
+            (Pending, Decision::Queued),
+            (Inflight, Decision::Queued),
+            (Done, Decision::Duplicate),
+            (Dead, Decision::Conflict { same: true }),
+            (Aborted, Decision::Conflict { same: true }),
+        ] {
+            let decided = decide(&row(status), Some(Fingerprint([1; 32])));
+            assert_eq!(decided, same, "{status:?}");
+            // Another request, or one that means nobody.
+            for other in [Some(Fingerprint([9; 32])), None] {
+                let decided = decide(&row(status), other);
+                assert_eq!(decided, Decision::Conflict { same: false }, "{status:?}");
+            }
+        }
+    }
+}

@@ -249,8 +249,8 @@ impl Host {
         row: Option<&OutboxRow>,
     ) {
         self.ctx.mark(match row {
-            Some(_) => Mark::DedupeLookedUpFound,
-            None => Mark::DedupeLookedUpAbsent,
+            Some(_) => Mark::SendLookedUpFound,
+            None => Mark::SendLookedUpAbsent,
         });
         if let Some(row) = row.filter(|row| row.state.status.is_settled()) {
             self.outbox.remember(row);

@@ -463,3 +463,67 @@ fn edits(a: &str, b: &str) -> usize {
     }
     row[b.len()]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidates(names: &[&str]) -> Vec<Candidate> {
+        let one = |(n, name): (usize, &&str)| Candidate {
+            name: String::from(*name),
+            pubkey: PubKey([u8::try_from(n).unwrap() + 1; 32]),
+            present: true,
+        };
+        names.iter().enumerate().map(one).collect()
+    }
+
+    fn resolve(to: &str, names: &[&str]) -> Resolved {
+        let mesh = MeshId::from("m");
+        Directory::default().resolve(&mesh, to, &PubKey([0; 32]), &candidates(names))
+    }
+
+    #[test]
+    fn a_name_a_key_and_the_beginning_of_a_key_resolve() {
+        let key = PubKey([2; 32]);
+        assert_eq!(resolve("bob", &["ann", "bob"]), Resolved::Key(key));
+        assert_eq!(resolve("0202", &["ann", "bob"]), Resolved::Key(key));
+        // Too short to be a beginning.
+        assert!(matches!(
+            resolve("020", &["ann", "bob"]),
+            Resolved::Unknown { .. }
+        ));
+        // Nobody here knows this key; the broker decides.
+        let unknown = alloc::format!("{}", PubKey([9; 32])).to_uppercase();
+        assert_eq!(resolve(&unknown, &[]), Resolved::Key(PubKey([9; 32])));
+        // A name goes before a key's beginning.
+        assert_eq!(
+            resolve("0202", &["0202", "bob"]),
+            Resolved::Key(PubKey([1; 32]))
+        );
+        assert!(
+            matches!(resolve("bob", &["bob", "bob"]), Resolved::Ambiguous(both) if both.len() == 2)
+        );
+    }
+
+    #[test]
+    fn near_names_are_few_and_nearest_first() {
+        let near = |to, names: &[&str]| match resolve(to, names) {
+            Resolved::Unknown { near } => {
+                near.into_iter().map(|peer| peer.name).collect::<Vec<_>>()
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(near("reviewr", &["builder", "reviewer"]), ["reviewer"]);
+        assert_eq!(near("bui", &["builder", "boy"]), ["builder"]);
+        assert!(near("zzzz", &["builder", ""]).is_empty());
+        let many = ["bob1", "bob2", "bob3", "bob4", "bob5", "bob6"];
+        assert_eq!(near("bob", &many).len(), NEAR_NAMES);
+    }
+
+    #[test]
+    fn edits_are_counted() {
+        assert_eq!(edits("kitten", "sitting"), 3);
+        assert_eq!(edits("", "abc"), 3);
+        assert_eq!(edits("same", "same"), 0);
+    }
+}

@@ -17,7 +17,6 @@ use crate::crypto::{SealContext, SecretKey};
 use crate::id::{ConnId, MeshId, OutboxSeq, PeerKey, PubKey, SessionId};
 use crate::limits::UNPERSISTED_TXNS;
 use crate::link::{DialPlan, Down, SessionIdentity};
-use crate::mark::Mark;
 use crate::store::host::{InboxRow, Op, OutboxRow};
 use crate::wire::broker::{HelloAck, Push};
 use crate::wire::client::{About, Group};
@@ -49,7 +48,6 @@ impl Host {
     pub(super) fn down(&mut self, conn: ConnId, down: &Down) {
         let Ended::Current { who, whole_mesh } = self.uplinks.ended(&mut self.ctx, conn, down)
         else {
-            self.ctx.mark(Mark::LateClose);
             return;
         };
         self.lost(&who);

@@ -678,3 +678,26 @@ pub(super) fn wire_id(seq: OutboxSeq) -> String {
 fn seq_of(wire_id: &str) -> Option<OutboxSeq> {
     wire_id.strip_prefix('o')?.parse().ok().map(OutboxSeq)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_up_to_its_most() {
+        let ms: Vec<u128> = (0..8).map(|n| backoff(n).as_millis()).collect();
+        assert_eq!(
+            ms,
+            [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]
+        );
+        assert_eq!(backoff(u32::MAX), DRAIN_BACKOFF_MOST);
+    }
+
+    #[test]
+    fn what_travels_as_an_id_comes_back() {
+        assert_eq!(seq_of(&wire_id(OutboxSeq(17))), Some(OutboxSeq(17)));
+        for other in ["17", "o", "o-1", "x17", ""] {
+            assert_eq!(seq_of(other), None, "{other}");
+        }
+    }
+}

@@ -637,3 +637,62 @@ fn reason_of(down: &Down) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closed(code: u16, reason: &str) -> Verdict {
+        verdict(&Down::Closed(Close::new(code, reason)))
+    }
+
+    fn refused(code: &str) -> Verdict {
+        verdict(&Down::Refused {
+            code: code.into(),
+            message: String::new(),
+            broker_time: None,
+        })
+    }
+
+    #[test]
+    fn every_end_has_its_row_in_the_table() {
+        let again = || Verdict::Again(Duration::ZERO);
+        assert_eq!(closed(1000, "session_replaced"), Verdict::Replaced);
+        for code in [1000, 1001, 1006, 1009, 1011, 1012, 1013, 4008, 4999] {
+            assert_eq!(closed(code, "whatever"), again(), "{code}");
+        }
+        for code in ["expired", "timestamp_skew", "replayed"] {
+            assert_eq!(closed(1008, code), Verdict::ClockWrong(None), "{code}");
+            assert_eq!(refused(code), Verdict::ClockWrong(None), "{code}");
+        }
+        for code in ["unauthorized", "bad_signature", "malformed"] {
+            assert_eq!(closed(1008, code), Verdict::Refused, "{code}");
+            assert_eq!(refused(code), Verdict::Refused, "{code}");
+        }
+        for code in [4010, 4011, 4012] {
+            assert_eq!(closed(code, "{}"), Verdict::Refused, "{code}");
+        }
+        assert_eq!(closed(4001, "kicked"), Verdict::Out);
+        assert_eq!(closed(4002, "banned"), Verdict::Out);
+        assert_eq!(refused("revoked"), Verdict::Out);
+        assert_eq!(refused("capacity"), again());
+        assert_eq!(refused("from_the_future"), again());
+    }
+
+    #[test]
+    fn no_code_of_a_hello_is_forgotten() {
+        for code in HelloCode::ALL {
+            let unknown = matches!(refused(code.as_str()), Verdict::Again(_));
+            assert_eq!(unknown, code == HelloCode::Capacity, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_broker_cannot_ask_for_ever() {
+        assert_eq!(retry_after("{\"retryAfterMs\":1500}").as_millis(), 1_500);
+        assert_eq!(retry_after("{\"retryAfterMs\":1e30}"), Duration::ZERO);
+        let most = alloc::format!("{{\"retryAfterMs\":{}}}", u64::MAX);
+        assert_eq!(retry_after(&most), REDIAL_MOST);
+        assert_eq!(retry_after("soon"), Duration::ZERO);
+    }
+}
