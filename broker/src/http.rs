@@ -50,7 +50,7 @@ impl Routes {
             (&Method::GET, "/readyz") => self.readiness(),
             (&Method::GET, "/metrics") => self.metrics(),
             (&Method::POST, "/meshes") => {
-                let allowed = is_loopback(info.peer);
+                let allowed = is_loopback(info.peer) && !was_forwarded(&request);
                 match body_of(request).await {
                     Ok(body) => answered(self.registry.create(body, allowed).await),
                     Err(refusal) => refused(&refusal),
@@ -203,6 +203,13 @@ async fn body_of(request: Request<Incoming>) -> Result<Bytes, HttpRefusal> {
             };
             HttpRefusal::new(status, code, error.to_string())
         })
+}
+
+/// A proxy on this host speaks for somebody elsewhere.
+fn was_forwarded(request: &Request<Incoming>) -> bool {
+    ["forwarded", "x-forwarded-for", "via"]
+        .iter()
+        .any(|name| request.headers().contains_key(*name))
 }
 
 fn is_loopback(peer: Peer) -> bool {

@@ -1,9 +1,10 @@
 //! The thin binary: `bowline broker serve` is the same.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use bowline_broker::config::ServeArgs;
-use bowline_broker::exit::EXIT_CODES;
+use bowline_broker::exit::{EXIT_CODES, Failure};
 use bowline_broker::serve_until_signalled;
 use clap::{Parser, Subcommand};
 
@@ -31,12 +32,18 @@ fn main() -> ExitCode {
     match serve_until_signalled(args, cli.json) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if cli.json {
-                println!("{}", failure.to_json());
-            } else {
-                eprintln!("bowline-broker: {failure}");
-            }
+            tell(&failure, cli.json);
             failure.exit.into()
         }
     }
+}
+
+/// Where nobody listens any more, the exit code remains.
+fn tell(failure: &Failure, json: bool) {
+    let told = if json {
+        writeln!(std::io::stdout(), "{}", failure.to_json())
+    } else {
+        writeln!(std::io::stderr(), "bowline-broker: {failure}")
+    };
+    drop(told);
 }

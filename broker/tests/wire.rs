@@ -493,6 +493,54 @@ async fn a_data_directory_and_a_port_have_one_broker() {
 }
 
 #[tokio::test]
+async fn a_broker_whose_store_was_taken_over_halts_and_the_next_recovers() {
+    let mut broker = BrokerProcess::start(&[]);
+    let mesh = TestMesh::create(&broker, "team").await;
+    let member = mesh.member(&broker).await;
+    let (ada, bob) = (member.session("ada"), member.session("bob"));
+    let (mut a, _) = ada.join(&broker).await;
+    let (_b, _) = bob.join(&broker).await;
+    a.send(&send_frame("kept", &bob.key(), 20)).await;
+    assert_eq!(a.expect_past_events("ack").await["queued"], true);
+
+    let database = rusqlite::Connection::open(broker.dir().join("broker.db")).expect("opened");
+    let taken = database.execute(
+        "UPDATE owner SET term = term + 1 WHERE mesh = ?1",
+        [mesh.id.as_str()],
+    );
+    assert_eq!(taken.expect("written"), 1);
+    drop(database);
+    a.send(&send_frame("fenced", &bob.key(), 20)).await;
+    let halted = tokio::task::spawn_blocking(move || (broker.wait(), broker));
+    let (code, mut broker) = halted.await.expect("it halts");
+    assert_eq!(code, Some(9));
+
+    broker.kill_and_restart();
+    let (mut b, _) = bob.attach(&broker).await;
+    let push = b.expect_past_events("push").await;
+    assert_eq!(push["client_message_id"], "kept");
+    assert_eq!(
+        b.drain().await,
+        Vec::<Value>::new(),
+        "what was not durable was promised to nobody"
+    );
+}
+
+#[tokio::test]
+async fn a_mesh_is_not_made_through_a_proxy() {
+    let broker = BrokerProcess::start(&[]);
+    let body = TestMesh::creation(&secret(), "team", now_ms());
+    let forwarded = [("x-forwarded-for", "203.0.113.7")];
+    let (status, refused) = broker
+        .request_with("POST", "/meshes", &body, &forwarded)
+        .await;
+    assert_eq!(
+        (status, refused["error"].as_str()),
+        (403, Some("forbidden"))
+    );
+}
+
+#[tokio::test]
 async fn a_stop_says_1001_and_loses_nothing() {
     let mut broker = BrokerProcess::start(&[]);
     let mesh = TestMesh::create(&broker, "team").await;

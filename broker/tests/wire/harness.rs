@@ -56,9 +56,15 @@ impl BrokerProcess {
 
     /// SIGKILL, and a start on the same data at the same address.
     pub fn kill_and_restart(&mut self) {
-        self.child.kill().expect("it runs");
+        // One that has halted is dead already.
+        let _halted = self.child.kill();
         self.child.wait().expect("it was killed");
         (self.child, self.address) = serve(&self.dir, self.address, &self.limits);
+    }
+
+    /// Until it ends by itself; its exit code.
+    pub fn wait(&mut self) -> Option<i32> {
+        self.child.wait().expect("it ends").code()
     }
 
     /// SIGTERM; its exit code.
@@ -71,7 +77,17 @@ impl BrokerProcess {
     }
 
     pub async fn request(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
-        let (status, text) = self.request_text(method, path, body).await;
+        self.request_with(method, path, body, &[]).await
+    }
+
+    pub async fn request_with(
+        &self,
+        method: &str,
+        path: &str,
+        body: &Value,
+        headers: &[(&str, &str)],
+    ) -> (u16, Value) {
+        let (status, text) = self.exchange(method, path, body, headers).await;
         (
             status,
             serde_json::from_str(&text).expect("every answer is JSON"),
@@ -79,6 +95,16 @@ impl BrokerProcess {
     }
 
     pub async fn request_text(&self, method: &str, path: &str, body: &Value) -> (u16, String) {
+        self.exchange(method, path, body, &[]).await
+    }
+
+    async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        body: &Value,
+        headers: &[(&str, &str)],
+    ) -> (u16, String) {
         let bytes = match body {
             Value::Null => bytes::Bytes::new(),
             body => body.to_string().into(),
@@ -87,7 +113,7 @@ impl BrokerProcess {
             &Target::Tcp(self.address.to_string()),
             method.parse().expect("a method"),
             path,
-            &[],
+            headers,
             bytes,
             1024 * 1024,
             SOON,

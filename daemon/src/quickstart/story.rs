@@ -1,7 +1,7 @@
 //! What quickstart tells while it works: on standard error, so that `--json` has standard output to
 //! itself.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -43,7 +43,9 @@ impl Story {
             line.as_ref()
         );
         if self.lines_only {
-            eprintln!("{line}");
+            // The story is not the answer: it may find nobody listening.
+            let told = writeln!(std::io::stderr(), "{line}");
+            drop(told);
         } else {
             self.bar.println(line);
         }
