@@ -1,7 +1,7 @@
 //! A host: its daemon (a `Host`, a `ClientLink` for each uplink, a driver of its database) and the
 //! programs that use it over the IPC. The daemon dies and stops; the programs live on, and ask again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -46,6 +46,8 @@ pub struct HostNode {
     process: Option<Process>,
     users: Vec<User>,
     next_subscriber: u64,
+    /// Streams that were asked for with a token that nobody has.
+    strangers: BTreeSet<SubscriberId>,
     appointments: BTreeMap<u64, (usize, Again)>,
     next_appointment: u64,
     /// To the programs, in order.
@@ -104,6 +106,7 @@ impl HostNode {
             process: None,
             users,
             next_subscriber: 0,
+            strangers: BTreeSet::new(),
             appointments: BTreeMap::new(),
             next_appointment: AGAIN,
             to_users: VecDeque::new(),
@@ -188,6 +191,10 @@ impl HostNode {
                     if let Some(user) = process.streams.remove(&subscriber) {
                         self.tell_user(k, user, ToUser::StreamEnded(subscriber, Some(answer)));
                     }
+                }
+                io::Output::Event { subscriber, event } if self.strangers.contains(&subscriber) => {
+                    let event = event.event;
+                    k.record(Record::ToldStranger { node, event });
                 }
                 io::Output::Event { subscriber, event } => {
                     if let Some(user) = process.streams.get(&subscriber).copied() {
@@ -604,6 +611,7 @@ impl Node for HostNode {
         | Action::UserFollow { user }
         | Action::UserDeaf { user, .. }
         | Action::UserLook { user }
+        | Action::UserStranger { user }
         | Action::UserEnd { user, .. }) = action
         else {
             return;
@@ -625,6 +633,11 @@ impl Node for HostNode {
             }
             Action::UserDeaf { for_ms, .. } => self.users[at].be_deaf(*for_ms),
             Action::UserLook { .. } => self.users[at].look(),
+            Action::UserStranger { .. } => {
+                let new = self.subscriber();
+                self.strangers.insert(new);
+                User::come_as_a_stranger(new)
+            }
             Action::UserEnd { back_after_ms, .. } => self.users[at].end(*back_after_ms),
             _ => return,
         };

@@ -1,6 +1,9 @@
 //! A run is data: what the world is like, and what is done to it when. Generated from a seed, kept
 //! in a file, taken apart by the shrinker; the same plan is the same run.
 
+use std::time::Duration;
+
+use bowline_core::limits::WORKING_LAPSES_AFTER;
 use bowline_core::wire::{Priority, Status};
 use serde::{Deserialize, Serialize};
 
@@ -166,6 +169,10 @@ pub enum Action {
     },
     /// Reads inbox, outbox and peers.
     UserLook {
+        user: usize,
+    },
+    /// Comes with a token that nobody has, for an event stream and for an inbox.
+    UserStranger {
         user: usize,
     },
     UserEnd {
@@ -382,7 +389,21 @@ impl Swarm {
     }
 
     fn steps(&self, random: &Random, profile: &Profile, steps: &mut Vec<Step>) {
-        let mut kinds: Vec<(u64, fn(&Self, &mut Stream, &Profile) -> Option<Action>)> = vec![
+        // Long enough for `working` to lapse, unless it is repeated or taken back.
+        let lapses = WORKING_LAPSES_AFTER < Duration::from_millis(profile.safety_ms - 30_000);
+        if lapses {
+            steps.push(Step {
+                id: StepId(1),
+                at_ms: 5_000,
+                action: Action::PuppetStatus {
+                    puppet: 0,
+                    status: Status::Working,
+                },
+            });
+        }
+        let statuses = if lapses { 0 } else { self.statuses };
+        type Make = fn(&Swarm, &mut Stream, &Profile) -> Option<Action>;
+        let kinds: [(u64, Make); 16] = [
             (self.cuts, Self::cut),
             (self.outages, Self::outage),
             (self.dials, Self::dials),
@@ -392,14 +413,14 @@ impl Swarm {
             (self.wall_steps, Self::wall_step),
             (self.store_faults, Self::store_fault),
             (self.tags, Self::tag),
-            (self.statuses, Self::status),
+            (statuses, Self::status),
             (self.byes, Self::bye),
             (self.mischief, Self::mischief),
             (self.follows, Self::follow),
             (self.repeats, Self::repeat),
+            (self.sends, Self::send),
+            (self.impostors, Self::impostor),
         ];
-        kinds.push((self.sends, Self::send));
-        kinds.push((self.impostors, Self::impostor));
         for (kind, (per_100_s, make)) in kinds.into_iter().enumerate() {
             let mut draws = random.stream(Purpose::Plan, kind as u64);
             let most = if kind == IMPOSTORS { 2 } else { u64::MAX };
@@ -619,6 +640,7 @@ impl Swarm {
                 user,
                 for_ms: draws.magnitude(500, 30_000),
             },
+            1 if draws.chance(300) => Action::UserStranger { user },
             1 => Action::UserLook { user },
             _ => Action::UserFollow { user },
         })

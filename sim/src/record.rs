@@ -194,6 +194,11 @@ pub enum Record {
         subscriber: SubscriberId,
         event: SseEvent,
     },
+    /// An event went to a stream whose token nobody has.
+    ToldStranger {
+        node: NodeId,
+        event: &'static str,
+    },
     Log {
         node: NodeId,
         level: LogLevel,
@@ -215,6 +220,8 @@ pub enum UserCall {
     Inbox,
     Outbox,
     Peers,
+    /// With a token that nobody has.
+    Stranger,
 }
 
 /// Stands in the clear text of a body and names its two ends, so that whoever finds it where it

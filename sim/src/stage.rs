@@ -36,6 +36,16 @@ pub enum Planted {
 /// Runs a plan with every oracle there is.
 #[must_use]
 pub fn run(plan: &Plan, keep_trace: bool, planted: Planted) -> Outcome {
+    world(plan, keep_trace, planted).run()
+}
+
+/// The same, and keeps every record.
+#[must_use]
+pub fn run_recorded(plan: &Plan) -> Outcome {
+    world(plan, true, Planted::Nothing).keeping_records().run()
+}
+
+fn world(plan: &Plan, keep_trace: bool, planted: Planted) -> World {
     let random = Random::new(plan.seed);
     let profile = plan.profile.clone();
     let limits = limits(&profile);
@@ -98,7 +108,6 @@ pub fn run(plan: &Plan, keep_trace: bool, planted: Planted) -> Outcome {
         oracle::all(),
         view,
     )
-    .run()
 }
 
 /// What a run sets of core's limits.

@@ -191,6 +191,26 @@ impl User {
         ]
     }
 
+    /// Asks with a token that nobody has.
+    #[must_use]
+    pub fn come_as_a_stranger(new: SubscriberId) -> Vec<Want> {
+        let token = || Auth::Bearer("a token that nobody has".into());
+        let call = Call {
+            token: token(),
+            request: Request::Inbox(InboxQuery::default()),
+        };
+        let subscribe = Subscribe {
+            token: token(),
+            last_event_id: Some(InboxSeq(0)),
+            all: true,
+            mesh: None,
+        };
+        vec![
+            Want::Call(UserCall::Stranger, call),
+            Want::Subscribe(new, subscribe),
+        ]
+    }
+
     /// Takes its event stream up where it stopped, on a stream of its own.
     pub fn follow(&mut self, new: SubscriberId) -> Vec<Want> {
         let mut wants: Vec<Want> = self
@@ -249,7 +269,8 @@ impl User {
 
     /// `None`: no answer came, and nothing is known.
     pub fn answered(&mut self, call: &UserCall, answer: Option<&Answer>) -> Vec<Want> {
-        if answer.is_some_and(|answer| answer.status == 401) {
+        let refused = answer.is_some_and(|answer| answer.status == 401);
+        if refused && *call != UserCall::Stranger {
             self.token = None;
             let mut wants = vec![Want::Again(Again::Open, RETRY_MS)];
             if let UserCall::Send { token, .. } = call {
@@ -268,7 +289,8 @@ impl User {
             | UserCall::End
             | UserCall::Inbox
             | UserCall::Outbox
-            | UserCall::Peers => Vec::new(),
+            | UserCall::Peers
+            | UserCall::Stranger => Vec::new(),
         }
     }
 
@@ -342,7 +364,7 @@ impl User {
         self.pubkey = pubkey.parse().ok();
         let mut wants = vec![Want::Again(Again::Follow, 1)];
         for at in 0..self.sends.len() {
-            if self.sends[at].state == State::Unknown {
+            if self.sends[at].state == State::Unknown && self.sends[at].key.is_some() {
                 wants.push(Want::Again(Again::Send(at), 1));
             }
         }
@@ -359,7 +381,14 @@ impl User {
                 send.state = State::Accepted;
                 Vec::new()
             }
-            None | Some(429 | 503 | 507) => self.ask_later(token),
+            None | Some(429 | 503 | 507) => {
+                // Unknown, and the daemon says under which id: asking for that one is safe.
+                let id = answer.and_then(|answer| answer.body["error"]["id"].as_str());
+                if send.key.is_none() {
+                    send.key = id.map(str::to_owned);
+                }
+                self.ask_later(token)
+            }
             Some(_) => {
                 if send.state == State::Unknown {
                     send.state = State::Refused;

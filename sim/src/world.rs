@@ -100,6 +100,8 @@ pub struct Outcome {
     pub fault_marks: FaultMarks,
     /// Empty unless it was asked to keep them.
     pub last: Vec<String>,
+    /// Everything that the oracles saw; empty unless it was asked to keep it.
+    pub records: Vec<(Moment, Record)>,
 }
 
 pub struct World {
@@ -113,6 +115,7 @@ pub struct World {
     view: View,
     events: u64,
     healed: bool,
+    kept: Option<Vec<(Moment, Record)>>,
 }
 
 impl World {
@@ -135,7 +138,15 @@ impl World {
             view,
             events: 0,
             healed: false,
+            kept: None,
         }
+    }
+
+    /// Keeps every record for whoever asked for the run.
+    #[must_use]
+    pub fn keeping_records(mut self) -> Self {
+        self.kept = Some(Vec::new());
+        self
     }
 
     /// Runs the plan to its end or to the first violation. A panic of a machine is one.
@@ -163,6 +174,7 @@ impl World {
             marks,
             fault_marks: self.k.fault_marks.clone(),
             last: self.k.trace.last().map(str::to_owned).collect(),
+            records: self.kept.unwrap_or_default(),
         }
     }
 
@@ -308,6 +320,10 @@ impl World {
                     .see(*at, record, &self.view)
                     .map_err(|what| violation(oracle.name(), what, *at))?;
             }
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.extend(records);
+            return Ok(());
         }
         self.k.records = records;
         self.k.records.clear();
@@ -486,6 +502,7 @@ impl World {
             | Action::UserFollow { user: at }
             | Action::UserDeaf { user: at, .. }
             | Action::UserLook { user: at }
+            | Action::UserStranger { user: at }
             | Action::UserEnd { user: at, .. } => user(*at),
             _ => None,
         }

@@ -48,6 +48,17 @@ impl Oracle for Scoping {
                 }
                 Ok(())
             }
+            Record::ToldStranger { node, event } => Err(format!(
+                "node {node} told {event} to one whose token it does not know"
+            )),
+            Record::Answered {
+                call: UserCall::Stranger,
+                answer,
+                ..
+            } if answer.status != 401 => Err(format!(
+                "a token that nobody has was answered {}",
+                answer.status
+            )),
             Record::Answered {
                 user, call, answer, ..
             } => {
@@ -121,6 +132,15 @@ mod tests {
         };
         assert!(got(1).is_ok());
         assert!(got(0).is_err());
+    }
+
+    #[test]
+    fn a_stranger_who_is_told_anything_is_found() {
+        let told = Record::ToldStranger {
+            node: 2,
+            event: "ready",
+        };
+        assert!(testing::judge(&mut Scoping::default(), &[(s(1), told)]).is_err());
     }
 
     #[test]
