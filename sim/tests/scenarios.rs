@@ -509,12 +509,14 @@ fn mistake_11_a_token_that_nobody_has_sees_nothing() {
     assert_eq!(strangers.count(), 1);
 }
 
+/// Among the connections of a host with one session.
+const SESSIONS_CONNECTION: usize = 0;
+
 #[test]
 fn mistake_12_a_session_never_sends_over_its_daemons_own_uplink() {
-    // Of a host's connections its own, the control plane's, is the oldest.
     let session_alone = Action::Cut {
         client: 0,
-        nth: 1,
+        nth: SESSIONS_CONNECTION,
         all: false,
         cut: Cut::Reset,
         late_ms: 0,
@@ -530,6 +532,14 @@ fn mistake_12_a_session_never_sends_over_its_daemons_own_uplink() {
         .at(30, user_sends(0, 1))
         .run();
     let sender = ran.user(0);
+    let lost = ran.records().find_map(|(_, record)| match record {
+        Record::Down { key, .. } => Some(key),
+        _ => None,
+    });
+    assert_eq!(
+        lost.map(|key| (**key).clone()),
+        Some(PeerKey::Session(sender))
+    );
     let (accepted, row) = ran
         .mesh_ops()
         .find_map(|(at, op)| match op {
@@ -634,7 +644,7 @@ fn mistake_17_a_failed_call_is_not_taken_for_undone() {
     };
     let slow = Action::Store {
         place: Place::Client(0),
-        fault: StoreFault::Unheard,
+        fault: StoreFault::Slow,
         for_ms: 3_000,
     };
     let ran = Scenario::new(1, 2, 120)

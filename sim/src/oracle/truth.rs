@@ -46,6 +46,8 @@ struct Peer {
     last_heard: Moment,
     /// The silence that is going on may have ended the lease.
     may: bool,
+    /// The lease has ended since it was last heard: it cannot end again.
+    ended: bool,
     /// Silences and `bye`s that may have ended the lease, and are not used up by a leave.
     may_leave: u32,
 }
@@ -99,6 +101,7 @@ impl Truth {
                 }
                 entry.conns.insert((*node, *conn));
                 entry.last_heard = at;
+                entry.ended = false;
                 if std::mem::take(&mut entry.may) {
                     entry.may_leave += 1;
                 }
@@ -116,7 +119,8 @@ impl Truth {
             }
             Record::Bye { node, peer, .. } if *node == self.owner.node => {
                 let entry = self.peers.entry(Arc::clone(peer)).or_default();
-                entry.may_leave += 1;
+                entry.may_leave += u32::from(!std::mem::replace(&mut entry.ended, true));
+                entry.may = false;
                 entry.conns.clear();
             }
             _ => {}
@@ -134,6 +138,7 @@ impl Truth {
             entry.may_leave -= 1;
             return true;
         }
+        entry.ended |= entry.may;
         std::mem::take(&mut entry.may)
     }
 
@@ -184,7 +189,8 @@ impl Truth {
             .flatten()
             .all(|begin| at.since_us(begin) >= MAY_LEAVE_AFTER_US);
         if let Some(entry) = self.peers.get_mut(peer) {
-            entry.may |= long_enough && at.since_us(entry.last_heard) >= MAY_LEAVE_AFTER_US;
+            let silent = at.since_us(entry.last_heard) >= MAY_LEAVE_AFTER_US;
+            entry.may |= long_enough && silent && !entry.ended;
         }
     }
 }
