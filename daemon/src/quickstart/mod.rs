@@ -417,6 +417,7 @@ impl<'a> Stage<'a> {
             &from_bob,
             self.ada.inbox(),
         ));
+        tokio::try_join!(self.ada.mark_seen(), self.bob.mark_seen())?;
         let accepted = self.ada.accepted() + self.bob.accepted();
         let seen = self
             .watchers

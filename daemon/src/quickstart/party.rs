@@ -7,15 +7,12 @@ use std::time::Duration;
 
 use bowline_broker::exit::{Exit, Failure};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
 
 use super::child::Host;
 use crate::cli::SessionFile;
 use crate::client::Daemon;
 use crate::home::create_private;
 
-/// Sends under way at once, so that the daemon accepts faster than a lane drains.
-const SENDS_AT_ONCE: usize = 8;
 const PAGE: usize = 500;
 const BUSY_FOR: Duration = Duration::from_millis(200);
 
@@ -33,6 +30,7 @@ pub(super) struct Party {
 /// One row of an inbox.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Mail {
+    pub(super) seq: u64,
     pub(super) sender: String,
     pub(super) id: String,
     pub(super) body: Option<String>,
@@ -89,19 +87,34 @@ impl Party {
         &self.inbox
     }
 
-    /// Sends `count` messages to `to`; returns when each has its 202.
+    /// Sends `count` messages to `to`, one after the other: the next when the last has its 202.
     pub(super) async fn send(&mut self, to: &str, count: usize) -> Result<(), Failure> {
-        let mut under_way = JoinSet::new();
         for _ in 0..count {
-            if under_way.len() == SENDS_AT_ONCE {
-                join_one(&mut under_way).await?;
-            }
-            self.accepted += 1;
-            let body = format!("{} to {to}, number {}", self.name, self.accepted);
-            under_way.spawn(send_one(self.daemon.clone(), to.to_owned(), body));
+            let number = self.accepted + 1;
+            let body = format!("{} to {to}, number {number}", self.name);
+            self.send_one(&json!({ "to": to, "body": body })).await?;
+            self.accepted = number;
         }
-        while !under_way.is_empty() {
-            join_one(&mut under_way).await?;
+        Ok(())
+    }
+
+    async fn send_one(&self, request: &Value) -> Result<(), Failure> {
+        loop {
+            match self.daemon.post("/v1/send", request).await {
+                Ok(_) => return Ok(()),
+                // Nothing was accepted: later.
+                Err(failure) if failure.code == "busy" => tokio::time::sleep(BUSY_FOR).await,
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// So that whoever looks into the inbox sees what is new to him.
+    pub(super) async fn mark_seen(&self) -> Result<(), Failure> {
+        for mail in self.inbox.chunks(PAGE) {
+            let seqs: Vec<_> = mail.iter().map(|mail| mail.seq).collect();
+            let seen = json!({ "ids": seqs });
+            self.daemon.post("/v1/inbox/seen", &seen).await?;
         }
         Ok(())
     }
@@ -113,8 +126,9 @@ impl Party {
             let page = self.daemon.get(&path).await?;
             let rows = page["messages"].as_array().cloned().unwrap_or_default();
             for row in &rows {
-                self.read_to = row["seq"].as_u64().unwrap_or(0).max(self.read_to);
-                self.inbox.push(mail(row));
+                let mail = mail(row);
+                self.read_to = mail.seq.max(self.read_to);
+                self.inbox.push(mail);
             }
             if page["next"].is_null() {
                 return Ok(());
@@ -158,28 +172,9 @@ impl Party {
     }
 }
 
-async fn join_one(under_way: &mut JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
-    match under_way.join_next().await {
-        Some(Ok(sent)) => sent,
-        Some(Err(error)) => Err(std::io::Error::other(error).into()),
-        None => Ok(()),
-    }
-}
-
-async fn send_one(daemon: Daemon, to: String, body: String) -> Result<(), Failure> {
-    let request = json!({ "to": to, "body": body });
-    loop {
-        match daemon.post("/v1/send", &request).await {
-            Ok(_) => return Ok(()),
-            // Nothing was accepted: later.
-            Err(failure) if failure.code == "busy" => tokio::time::sleep(BUSY_FOR).await,
-            Err(failure) => return Err(failure),
-        }
-    }
-}
-
 fn mail(row: &Value) -> Mail {
     Mail {
+        seq: row["seq"].as_u64().unwrap_or(0),
         sender: string(&row["from"], "pubkey"),
         id: string(row, "client_message_id"),
         body: row["body"].as_str().map(str::to_owned),

@@ -63,6 +63,7 @@ mod tests {
 
     fn inbox(ids: &[&str]) -> Vec<Mail> {
         let mail = |id: &&str| Mail {
+            seq: 0,
             sender: "s".into(),
             id: (*id).into(),
             body: Some(format!("body of {id}")),
