@@ -95,6 +95,7 @@ pub enum Action {
     /// Changes its profile, which everybody is told, so many times.
     PuppetTag {
         puppet: usize,
+        #[serde(default = "once")]
         times: usize,
     },
     PuppetStatus {
@@ -229,6 +230,11 @@ pub enum Action {
         fault: StoreFault,
         for_ms: u64,
     },
+}
+
+/// Of plans that were kept before it could be said.
+fn once() -> usize {
+    1
 }
 
 impl Plan {
