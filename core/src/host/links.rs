@@ -405,7 +405,7 @@ impl Host {
 }
 
 /// Whose secret seals and opens for this identity; no other's ever does.
-fn keys<'a>(
+pub(super) fn keys<'a>(
     sessions: &'a Sessions,
     meshes: &'a Meshes,
     who: &Identity,
