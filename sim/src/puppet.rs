@@ -455,6 +455,7 @@ impl Puppet {
             key: Arc::clone(&self.me().key),
             id: format!("p{}", id.0),
             altered: None,
+            fingerprint: fingerprint(id, false),
         });
         self.say_now(k, &ClientFrame::Send(Box::new(send)));
     }
@@ -599,6 +600,7 @@ impl Puppet {
                 key: Arc::clone(&self.me().key),
                 id: format!("x{}", step.0),
                 altered: send.client_message_id.clone(),
+                fingerprint: fingerprint(step, true),
             });
         }
         self.say_now(k, &ClientFrame::Send(Box::new(send)));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bowline_core::host::io::{LogLevel, SseEvent};
 use bowline_core::host::ipc::Answer;
 use bowline_core::id::{
-    ClientMessageId, ConnId, InboxSeq, MessageId, PeerKey, PubKey, SubscriberId,
+    ClientMessageId, ConnId, Fingerprint, InboxSeq, MessageId, PeerKey, PubKey, SubscriberId,
 };
 use bowline_core::link::{Down, VerifiedHello};
 use bowline_core::store::TxnId;
@@ -132,6 +132,7 @@ pub enum Record {
         key: Arc<PeerKey>,
         id: String,
         altered: Option<ClientMessageId>,
+        fingerprint: Fingerprint,
     },
     /// What a puppet opened from a push.
     PuppetAcked {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use bowline_core::host::ipc::Answer;
-use bowline_core::id::{ClientMessageId, MessageId, PeerKey};
+use bowline_core::id::{ClientMessageId, Fingerprint, MessageId, PeerKey};
 use bowline_core::store::mesh::Op;
 use bowline_core::wire::broker::Ack;
 use bowline_core::wire::{BrokerFrame, SendCode, SendCodeKind};
@@ -15,11 +15,11 @@ use crate::record::{Record, Token, UserCall};
 
 #[derive(Default)]
 pub struct Idempotent {
-    messages: BTreeMap<(PeerKey, ClientMessageId), MessageId>,
+    messages: BTreeMap<(PeerKey, ClientMessageId), (MessageId, Fingerprint)>,
     /// What a sender was told that its id became.
     answers: BTreeMap<(PeerKey, String), String>,
     /// Repeats with another content: under which id.
-    altered: BTreeMap<(PeerKey, String), ClientMessageId>,
+    altered: BTreeMap<(PeerKey, String), (ClientMessageId, Fingerprint)>,
     /// Per user and key: the send that its daemon has accepted under it.
     accepted: BTreeMap<(usize, String), Token>,
 }
@@ -36,10 +36,10 @@ impl Oracle for Idempotent {
                 key,
                 id,
                 altered: Some(of),
-                ..
+                fingerprint,
             } => {
                 self.altered
-                    .insert(((**key).clone(), id.clone()), of.clone());
+                    .insert(((**key).clone(), id.clone()), (of.clone(), *fingerprint));
                 Ok(())
             }
             Record::Answered {
@@ -59,9 +59,9 @@ impl Oracle for Idempotent {
                 };
                 let Some(id) = &ack.id else { return Ok(()) };
                 let of = ((**key).clone(), id.clone());
-                if let Some(original) = self.altered.get(&of) {
+                if let Some((original, fingerprint)) = self.altered.get(&of) {
                     let accepted = self.messages.get(&(of.0.clone(), original.clone()));
-                    return judge_altered(id, accepted, ack);
+                    return judge_altered(id, fingerprint, accepted, ack);
                 }
                 if !ack.queued {
                     return Ok(());
@@ -121,9 +121,9 @@ impl Idempotent {
             return Ok(());
         };
         let key = (row.sender.clone(), row.client_message_id.clone());
-        match self.messages.insert(key, row.id.clone()) {
+        match self.messages.insert(key, (row.id.clone(), row.fingerprint)) {
             None => Ok(()),
-            Some(before) => Err(format!(
+            Some((before, _)) => Err(format!(
                 "{}'s {} became {before:?} and then {:?}",
                 row.sender, row.client_message_id, row.id
             )),
@@ -132,11 +132,16 @@ impl Idempotent {
 }
 
 /// What it repeats may never have been accepted, or it came first itself. "Not now" says nothing.
-fn judge_altered(id: &str, accepted: Option<&MessageId>, ack: &Ack) -> Result<(), String> {
-    let Some(accepted) = accepted else {
+fn judge_altered(
+    id: &str,
+    fingerprint: &Fingerprint,
+    accepted: Option<&(MessageId, Fingerprint)>,
+    ack: &Ack,
+) -> Result<(), String> {
+    let Some((message, of_message)) = accepted else {
         return Ok(());
     };
-    if ack.queued && ack.message_id == accepted.as_str() {
+    if fingerprint == of_message {
         return Ok(());
     }
     let code = ack.code.as_deref().and_then(SendCode::parse);
@@ -147,8 +152,8 @@ fn judge_altered(id: &str, accepted: Option<&MessageId>, ack: &Ack) -> Result<()
         return Ok(());
     }
     Err(format!(
-        "{id} has the id of {accepted:?} and another fingerprint: answered {:?}",
-        ack.code
+        "{id} has the id of {message:?} and another fingerprint: answered {}, {:?}",
+        ack.queued, ack.code
     ))
 }
 
@@ -198,6 +203,37 @@ mod tests {
         assert!(judge(answered(1, 409, "outbox_done_fingerprint_mismatch")).is_err());
         assert!(judge(answered(1, 409, "outbox_dead_fingerprint_match")).is_ok());
         assert!(judge(answered(1, 422, "target_unknown")).is_err());
+    }
+
+    #[test]
+    fn another_content_taken_for_the_same_is_found() {
+        let answer = |frame| {
+            let history = [
+                (s(1), testing::committed(testing::accept(1, 1, 2, "p1"))),
+                (
+                    s(2),
+                    Record::PuppetSent {
+                        key: testing::key(1),
+                        id: "x9".into(),
+                        altered: Some("p1".into()),
+                        fingerprint: Fingerprint([1; 32]),
+                    },
+                ),
+                (s(3), testing::frame(1, 1, frame)),
+            ];
+            testing::judge(&mut Idempotent::default(), &history)
+        };
+        let refused = |code: SendCode| {
+            BrokerFrame::Ack(Box::new(Ack {
+                id: Some("x9".into()),
+                code: Some(code.as_str().into()),
+                ..Ack::default()
+            }))
+        };
+        assert!(answer(refused(SendCode::IdempotencyKeyReused)).is_ok());
+        assert!(answer(refused(SendCode::Busy)).is_ok());
+        assert!(answer(refused(SendCode::BadRequest)).is_err());
+        assert!(answer(testing::ack_frame("x9", Some(1))).is_err());
     }
 
     #[test]
