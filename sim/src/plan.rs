@@ -356,6 +356,7 @@ struct Swarm {
     byes: u64,
     mischief: u64,
     follows: u64,
+    scenes: u64,
     impostors: u64,
     large_bodies: bool,
 }
@@ -389,6 +390,7 @@ impl Swarm {
             byes: sometimes(250, 2),
             mischief: sometimes(400, 4),
             follows: sometimes(500, 5),
+            scenes: sometimes(300, 2),
             impostors: sometimes(100, 1),
             large_bodies: sometimes(100, 1) == 1,
         }
@@ -427,7 +429,7 @@ impl Swarm {
             (self.sends, Self::send),
             (self.impostors, Self::impostor),
         ];
-        for (kind, (per_100_s, make)) in kinds.into_iter().enumerate() {
+        for (kind, (per_100_s, make)) in kinds.iter().enumerate() {
             let mut draws = random.stream(Purpose::Plan, kind as u64);
             let most = if kind == IMPOSTORS { 2 } else { u64::MAX };
             let count = (per_100_s * profile.safety_ms / 100_000).min(most);
@@ -450,6 +452,88 @@ impl Swarm {
                 }
             }
         }
+        let mut draws = random.stream(Purpose::Plan, kinds.len() as u64);
+        for _ in 0..self.scenes * profile.safety_ms / 100_000 {
+            let at_ms = draws.between(3_000, profile.safety_ms);
+            let scene = if draws.chance(500) {
+                Self::redelivery_to_a_slow_disk(&mut draws, profile)
+            } else {
+                Self::late_acks_beyond_the_window(&mut draws, profile)
+            };
+            for (after_ms, action) in scene {
+                steps.push(Step {
+                    id: StepId(steps.len() as u32 + 1),
+                    at_ms: at_ms + after_ms,
+                    action,
+                });
+            }
+        }
+    }
+
+    /// Mail to a host whose disk does not take it yet comes a second time over a new connection.
+    fn redelivery_to_a_slow_disk(draws: &mut Stream, profile: &Profile) -> Vec<(u64, Action)> {
+        let Some(user) = Self::user(draws, profile) else {
+            return Vec::new();
+        };
+        let client = user / profile.sessions_per_host;
+        let puppet = Self::puppet(draws, profile);
+        let disk = Action::Store {
+            place: Place::Client(client),
+            fault: *draws.pick(&[StoreFault::Unavailable, StoreFault::Slow, StoreFault::Full]),
+            for_ms: draws.between(4_000, 25_000),
+        };
+        let mail = Action::PuppetSend {
+            puppet,
+            to: user,
+            bytes: 40,
+            priority: Priority::Now,
+            first: true,
+        };
+        let cut = Action::Cut {
+            client,
+            nth: 0,
+            all: true,
+            cut: *draws.pick(&[Cut::Reset, Cut::Fin]),
+            late_ms: 0,
+        };
+        let cut_ms = draws.between(300, 3_000);
+        vec![(0, disk), (50, mail.clone()), (60, mail), (cut_ms, cut)]
+    }
+
+    /// What was pushed out of turn is acknowledged when a narrow window holds what was not.
+    fn late_acks_beyond_the_window(draws: &mut Stream, profile: &Profile) -> Vec<(u64, Action)> {
+        let puppet = Self::puppet(draws, profile);
+        let Some(user) = Self::user(draws, profile) else {
+            return Vec::new();
+        };
+        let mail = |priority: Priority| Action::UserSend {
+            user,
+            to: profile.users() + puppet,
+            bytes: 40,
+            priority,
+            keyed: false,
+        };
+        let status = |status: Status| Action::PuppetStatus { puppet, status };
+        let hold = Action::PuppetHoldAcks {
+            puppet,
+            for_ms: 20_000,
+        };
+        let cut = Action::Cut {
+            client: profile.hosts + puppet,
+            nth: 0,
+            all: true,
+            cut: Cut::Reset,
+            late_ms: 0,
+        };
+        vec![
+            (0, status(Status::Dnd)),
+            (0, hold),
+            (500, mail(Priority::Next)),
+            (600, mail(Priority::Low)),
+            (2_500, mail(Priority::Now)),
+            (5_000, status(Status::Idle)),
+            (7_000, cut),
+        ]
     }
 
     fn place(draws: &mut Stream, profile: &Profile) -> Place {
