@@ -35,7 +35,6 @@ marks! {
     LeaseGraceExpired,
     LeaseGraceRestarted,
     LeaseBye,
-    LeaseByeInGrace,
     LateClose,
     HelloReplayed,
     HelloSkewed,
