@@ -18,16 +18,15 @@ use super::columns::{
     get_priority, get_role, get_wall, get_wall_if_any, json, peer, wall,
 };
 use super::desk::{Rows, int};
-use super::driver::{Driver, Handle, OpenOwnerError};
+use super::driver::{Handle, OpenOwnerError};
 use super::fault::Halt;
-use super::file::{self, Kind, OpenError};
-use super::lock::DirLock;
+use super::file::{Kind, OpenError};
+use super::hold::Hold;
 use super::migrate::Migration;
 
 /// A broker's data directory, held by this process until it is dropped.
 pub struct BrokerDatabase {
-    driver: Driver,
-    _lock: DirLock,
+    hold: Hold,
 }
 
 /// The file in the data directory.
@@ -38,6 +37,8 @@ pub const BROKER_LOCK: &str = "broker.lock";
 const REGISTRY: &str = "registry";
 
 pub(super) const KIND: Kind = Kind {
+    file: BROKER_DATABASE,
+    lock: BROKER_LOCK,
     // "BwLb"
     application_id: 0x4277_4c62,
     migrations: &[Migration {
@@ -58,15 +59,8 @@ impl BrokerDatabase {
         now: Wall,
         on_halt: impl FnOnce(Halt) + Send + 'static,
     ) -> Result<Self, OpenError> {
-        file::private_dir(dir)?;
-        let lock = DirLock::take(dir, BROKER_LOCK)?;
-        let path = dir.join(BROKER_DATABASE);
-        let db = file::open(&path, &KIND, now)?;
-        let driver = Driver::start(db, on_halt).map_err(|error| OpenError::Io { path, error })?;
-        Ok(Self {
-            driver,
-            _lock: lock,
-        })
+        let hold = Hold::take(dir, &KIND, now, on_halt)?;
+        Ok(Self { hold })
     }
 
     /// Takes a mesh over: its term is raised by one, durably. `events` are for its machine; called
@@ -79,7 +73,7 @@ impl BrokerDatabase {
         mesh: &MeshId,
         events: impl FnMut(Event<Loaded>) + Send + 'static,
     ) -> Result<(Handle<MeshRows>, Recovered), OpenOwnerError> {
-        self.driver.open(mesh.as_str(), events).await
+        self.hold.driver.open(mesh.as_str(), events).await
     }
 
     /// As [`Self::open_mesh`], for the registry.
@@ -90,12 +84,12 @@ impl BrokerDatabase {
         &self,
         events: impl FnMut(Event<registry::Loaded>) + Send + 'static,
     ) -> Result<(Handle<RegistryRows>, registry::Recovered), OpenOwnerError> {
-        self.driver.open(REGISTRY, events).await
+        self.hold.driver.open(REGISTRY, events).await
     }
 
     /// Commits what waits and lets the directory go. Blocks.
-    pub fn close(mut self) {
-        self.driver.stop();
+    pub fn close(self) {
+        self.hold.close();
     }
 }
 

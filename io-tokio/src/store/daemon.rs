@@ -18,16 +18,15 @@ use super::columns::{
     secret, wall,
 };
 use super::desk::{Rows, int};
-use super::driver::{Driver, Handle, OpenOwnerError};
+use super::driver::{Handle, OpenOwnerError};
 use super::fault::Halt;
-use super::file::{self, Kind, OpenError};
-use super::lock::DirLock;
+use super::file::{Kind, OpenError};
+use super::hold::Hold;
 use super::migrate::Migration;
 
 /// A daemon's data directory, held by this process until it is dropped.
 pub struct DaemonDatabase {
-    driver: Driver,
-    _lock: DirLock,
+    hold: Hold,
 }
 
 /// The file in the data directory.
@@ -37,6 +36,8 @@ pub const DAEMON_LOCK: &str = "daemon.lock";
 const OWNER: &str = "host";
 
 pub(super) const KIND: Kind = Kind {
+    file: DAEMON_DATABASE,
+    lock: DAEMON_LOCK,
     // "BwLd"
     application_id: 0x4277_4c64,
     migrations: &[Migration {
@@ -57,15 +58,8 @@ impl DaemonDatabase {
         now: Wall,
         on_halt: impl FnOnce(Halt) + Send + 'static,
     ) -> Result<Self, OpenError> {
-        file::private_dir(dir)?;
-        let lock = DirLock::take(dir, DAEMON_LOCK)?;
-        let path = dir.join(DAEMON_DATABASE);
-        let db = file::open(&path, &KIND, now)?;
-        let driver = Driver::start(db, on_halt).map_err(|error| OpenError::Io { path, error })?;
-        Ok(Self {
-            driver,
-            _lock: lock,
-        })
+        let hold = Hold::take(dir, &KIND, now, on_halt)?;
+        Ok(Self { hold })
     }
 
     /// Raises the host's term by one, durably, and reads back what it remembers. `events` are for
@@ -77,12 +71,12 @@ impl DaemonDatabase {
         &self,
         events: impl FnMut(Event<Loaded>) + Send + 'static,
     ) -> Result<(Handle<HostRows>, Recovered), OpenOwnerError> {
-        self.driver.open(OWNER, events).await
+        self.hold.driver.open(OWNER, events).await
     }
 
     /// Commits what waits and lets the directory go. Blocks.
-    pub fn close(mut self) {
-        self.driver.stop();
+    pub fn close(self) {
+        self.hold.close();
     }
 }
 

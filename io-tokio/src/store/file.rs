@@ -14,6 +14,9 @@ use super::migrate::{MigrateError, Migration, migrate};
 
 /// What tells one kind of database from another.
 pub(super) struct Kind {
+    /// Names in the data directory.
+    pub(super) file: &'static str,
+    pub(super) lock: &'static str,
     /// `PRAGMA application_id`.
     pub(super) application_id: i32,
     pub(super) migrations: &'static [Migration],

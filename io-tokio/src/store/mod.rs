@@ -17,6 +17,7 @@ mod desk;
 mod driver;
 mod fault;
 mod file;
+mod hold;
 mod lock;
 mod migrate;
 #[cfg(test)]

@@ -204,6 +204,8 @@ fn new_path() -> (tempfile::TempDir, PathBuf) {
 }
 
 const STRANGER: Kind = Kind {
+    file: "stranger.db",
+    lock: "stranger.lock",
     application_id: 0x1234_5678,
     migrations: &[],
 };
