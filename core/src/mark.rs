@@ -71,6 +71,7 @@ marks! {
     WindowFull,
     DeliveryPaced,
     BacklogPaged,
+    BacklogPassedOver,
     // store
     GateReleased,
     GateAbandoned,

@@ -5,7 +5,7 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use super::conn::Conn;
-use super::delivery::{Next, Page};
+use super::delivery::{Next, Page, Takes};
 use super::{Continue, Mesh, Why};
 use crate::id::{ConnId, PeerKey};
 use crate::mark::Mark;
@@ -20,6 +20,7 @@ impl Mesh {
     /// Pushes what a recipient is owed, as far as its connection, its window and its status let it.
     pub(super) fn deliver(&mut self, key: &PeerKey) {
         self.redirect(key);
+        self.rewind(key);
         while self.push_next(key) {}
         self.arm_claim(key);
         self.page(key);
@@ -105,12 +106,16 @@ impl Mesh {
             return;
         }
         let (durable, most) = (self.gate.durable(), self.warm_most());
+        let takes = self.takes(key);
         let Some(peer) = self.peers.get_mut(key) else {
             return;
         };
         if !peer.owed.is_cold() {
             self.paging.remove(key);
             return;
+        }
+        if peer.owed.pass_over(takes, most) > 0 {
+            self.marks.hit(Mark::BacklogPassedOver);
         }
         let Some(page) = peer.owed.page(durable, most) else {
             return;
@@ -138,23 +143,17 @@ impl Mesh {
         let Some(peer) = self.peers.get(key) else {
             return false;
         };
-        let Some(conn) = peer.delivers_on.and_then(|id| self.conns.get(&id)) else {
+        let Some(id) = peer.delivers_on.filter(|id| self.conns.contains_key(id)) else {
             return false;
         };
-        let (id, opens_x1) = (conn.id, conn.seal_x1);
-        let status = peer
-            .row
-            .as_ref()
-            .map_or(Status::Idle, |row| row.registration.status);
+        let takes = self.takes(key);
         let window = self.config.limits.window_messages;
         let mut held_by_status = false;
-        // Status gates the first push only: what was pushed once is pushed again whatever it is.
         let next = peer
             .owed
             .next(self.gate.durable(), window, |message, attempts| {
-                let takes = attempts > 0 || status.takes(message.priority);
-                held_by_status |= !takes;
-                takes && (opens_x1 || message.seal.as_deref() != Some("x1"))
+                held_by_status |= !takes.status_lets(message, attempts);
+                takes.lets(message, attempts)
             });
         if held_by_status {
             self.marks.hit(Mark::HeldByStatus);
@@ -166,6 +165,29 @@ impl Mesh {
             return false;
         };
         self.push(key, id, &next)
+    }
+
+    /// A backlog that was passed over is read again when more of it may be taken.
+    fn rewind(&mut self, key: &PeerKey) {
+        let takes = self.takes(key);
+        let newest = self.ledger.current();
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        if peer.delivers_on.is_some() && peer.owed.rewind(takes, newest) {
+            self.paging.insert(key.clone());
+        }
+    }
+
+    fn takes(&self, key: &PeerKey) -> Takes {
+        let peer = self.peers.get(key);
+        let conn = peer.and_then(|peer| self.conns.get(&peer.delivers_on?));
+        Takes {
+            status: peer
+                .and_then(|peer| peer.row.as_ref())
+                .map_or(Status::Idle, |row| row.registration.status),
+            opens_x1: conn.is_some_and(|conn| conn.seal_x1),
+        }
     }
 
     /// Deliveries go over one connection at a time. Where that is another than before, it counts

@@ -1,8 +1,9 @@
 //! What one recipient is owed: `ready` → `claimed` → settled; an expired claim is `ready` again.
 //!
 //! Memory holds the oldest part, bounded; the rest is *cold* and is paged in from the store. While
-//! there is a cold part, new messages queue behind it, so that order holds. Claims are void after
-//! a restart; **a claim is never given to a peer without a connection**.
+//! there is a cold part, new messages queue behind it, so that order holds. What the recipient does
+//! not take now is passed over rather than kept, where it would keep out of memory what it takes.
+//! Claims are void after a restart; **a claim is never given to a peer without a connection**.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
@@ -14,6 +15,7 @@ use crate::limits::REDELIVER_AFTER;
 use crate::store::TxnId;
 use crate::store::mesh::MessageRow;
 use crate::time::Mono;
+use crate::wire::Status;
 
 /// Bytes of message kept in memory for one recipient before the rest is left to the store.
 const WARM_BYTES: usize = 1024 * 1024;
@@ -35,6 +37,30 @@ pub struct Owed {
     /// The transaction of the latest settlement.
     settled: TxnId,
     last_ticket: u64,
+    /// What was not taken when memory let go of it: to be read again when more is taken.
+    passed_over: Option<Takes>,
+}
+
+/// Which messages a recipient takes for the first time. What was pushed once is pushed again
+/// whatever it takes by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Takes {
+    pub status: Status,
+    /// The connection that its mail goes to opens suite x1.
+    pub opens_x1: bool,
+}
+
+impl Takes {
+    #[must_use]
+    pub fn status_lets(self, message: &MessageRow, attempts: u32) -> bool {
+        attempts > 0 || self.status.takes(message.priority)
+    }
+
+    #[must_use]
+    pub fn lets(self, message: &MessageRow, attempts: u32) -> bool {
+        self.status_lets(message, attempts)
+            && (self.opens_x1 || message.seal.as_deref() != Some("x1"))
+    }
 }
 
 #[derive(Debug)]
@@ -120,12 +146,37 @@ impl Owed {
         self.insert(message, txn);
     }
 
+    /// Lets go of what is not taken, where it keeps out the cold part. How many messages.
+    pub fn pass_over(&mut self, takes: Takes, most_warm: usize) -> usize {
+        let reads = self.cold.is_some_and(|cold| cold.loading.is_none());
+        if !reads || self.has_room(most_warm) {
+            return 0;
+        }
+        let passed = self.let_go(|delivery| !takes.lets(&delivery.message, delivery.attempts));
+        if passed > 0 {
+            self.passed_over = Some(takes);
+        }
+        passed
+    }
+
+    /// Where something was passed over that may be taken now: reads on from the beginning, so that
+    /// order holds. True if so.
+    pub fn rewind(&mut self, takes: Takes, newest: TxnId) -> bool {
+        if self.passed_over.is_none_or(|before| before == takes) {
+            return false;
+        }
+        self.passed_over = None;
+        self.let_go(|delivery| delivery.attempts == 0);
+        self.chill_from(MessageSeq(0), newest);
+        true
+    }
+
     /// The next page to load, if the warm part has room. `durable`: what the store holds by now.
     pub fn page(&mut self, durable: TxnId, most_warm: usize) -> Option<Page> {
-        let room = most_warm.saturating_sub(self.rows.len());
-        if room * 2 < most_warm || self.warm_bytes * 2 > WARM_BYTES {
+        if !self.has_room(most_warm) {
             return None;
         }
+        let room = most_warm - self.rows.len();
         let cold = self.cold.as_mut()?;
         if cold.loading.is_some() || durable < cold.not_before {
             return None;
@@ -150,8 +201,10 @@ impl Owed {
         let mut after = cold.after;
         for message in messages {
             after = message.seq;
-            // What the store returned is durable.
-            self.insert(Arc::new(message), TxnId(0));
+            if !self.rows.contains_key(&after) {
+                // What the store returned is durable.
+                self.insert(Arc::new(message), TxnId(0));
+            }
         }
         self.cold = (!complete).then_some(Cold {
             after,
@@ -167,10 +220,8 @@ impl Owed {
         self.ready.clear();
         self.claimed.clear();
         self.warm_bytes = 0;
-        self.cold = None;
-        if self.messages > 0 {
-            self.chill_from(MessageSeq(0), newest);
-        }
+        self.passed_over = None;
+        self.chill_from(MessageSeq(0), newest);
     }
 
     /// The oldest message that is durable and that `takes` lets through; `None` if there is none
@@ -249,6 +300,11 @@ impl Owed {
         self.bytes -= weight;
         self.messages -= 1;
         self.settled = txn;
+        if let Some(cold) = self.cold.as_mut().filter(|cold| seq > cold.after) {
+            // A page that is under way may hold it still.
+            cold.loading = None;
+            cold.not_before = txn;
+        }
         Some(seq)
     }
 
@@ -295,6 +351,30 @@ impl Owed {
     #[must_use]
     pub fn is_cold(&self) -> bool {
         self.cold.is_some()
+    }
+
+    fn has_room(&self, most_warm: usize) -> bool {
+        let room = most_warm.saturating_sub(self.rows.len());
+        room * 2 >= most_warm && self.warm_bytes * 2 <= WARM_BYTES
+    }
+
+    /// Of what is ready; the store keeps it.
+    fn let_go(&mut self, which: impl Fn(&Delivery) -> bool) -> usize {
+        let rows = &self.rows;
+        let gone: Vec<MessageSeq> = self
+            .ready
+            .iter()
+            .copied()
+            .filter(|seq| rows.get(seq).is_some_and(&which))
+            .collect();
+        for seq in &gone {
+            self.ready.remove(seq);
+            if let Some(delivery) = self.rows.remove(seq) {
+                self.warm_bytes -= delivery.message.weight();
+                self.by_id.remove(&delivery.message.id);
+            }
+        }
+        gone.len()
     }
 
     fn chill_from(&mut self, after: MessageSeq, newest: TxnId) {
@@ -412,6 +492,54 @@ mod tests {
                 .map(|n| n.message.seq.0),
             Some(1)
         );
+    }
+
+    #[test]
+    fn what_a_status_holds_back_does_not_keep_out_what_it_lets_through() {
+        let dnd = Takes {
+            status: Status::Dnd,
+            opens_x1: true,
+        };
+        let idle = Takes {
+            status: Status::Idle,
+            ..dnd
+        };
+        let mut store: Vec<MessageRow> = (1..=5).map(message).collect();
+        store[4].priority = Priority::Now;
+        let bytes = store.iter().map(MessageRow::weight).sum();
+        let mut owed = Owed::recovered(5, bytes, TxnId(1));
+        let read = |owed: &mut Owed| {
+            while let Some(page) = owed.page(TxnId(1), 2) {
+                let from_store = store.iter().filter(|row| row.seq > page.after);
+                let rows = from_store.take(page.limit).cloned().collect();
+                owed.paged(page, rows);
+            }
+        };
+        read(&mut owed);
+        while owed.pass_over(dnd, 2) > 0 {
+            read(&mut owed);
+        }
+        let urgent = owed.next(TxnId(1), 9, |row, n| dnd.lets(row, n));
+        assert_eq!(urgent.map(|next| next.message.seq.0), Some(5));
+        owed.claim(MessageSeq(5), CONN);
+        assert!(!owed.rewind(dnd, TxnId(1)), "no more is taken than before");
+        assert!(owed.rewind(idle, TxnId(1)));
+        let mut order = Vec::new();
+        loop {
+            read(&mut owed);
+            let Some(next) = owed.next(TxnId(1), 9, |row, n| idle.lets(row, n)) else {
+                break;
+            };
+            order.push(next.message.seq.0);
+            owed.claim(next.message.seq, CONN);
+            owed.settle(&next.message.id, TxnId(1));
+        }
+        assert_eq!(
+            order,
+            [1, 2, 3, 4],
+            "the one that is claimed is not read again"
+        );
+        assert_eq!(owed.messages(), 1);
     }
 
     #[test]
