@@ -52,6 +52,9 @@ pub struct Profile {
     pub clock_rate_most_ppm: u64,
     /// The safety phase; then everything heals.
     pub safety_ms: u64,
+    /// Some restart while it heals, and everybody sends once more when all has converged.
+    #[serde(default = "by_default")]
+    pub aftermath: bool,
 }
 
 /// Where a process runs.
@@ -237,6 +240,10 @@ fn once() -> usize {
     1
 }
 
+fn by_default() -> bool {
+    true
+}
+
 impl Plan {
     /// The plan of a seed: which faults exist and how hard they are is drawn first, then the steps.
     #[must_use]
@@ -292,6 +299,7 @@ impl Profile {
             spurious_per_mille: 100,
             clock_rate_most_ppm: 0,
             safety_ms: 60_000,
+            aftermath: false,
         }
     }
 
@@ -334,6 +342,7 @@ impl Profile {
             } else {
                 draws.between(120_000, 360_000)
             },
+            aftermath: true,
         }
     }
 }

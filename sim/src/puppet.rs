@@ -458,6 +458,9 @@ impl Puppet {
             fingerprint: fingerprint(id, false),
         });
         self.say_now(k, &ClientFrame::Send(Box::new(send)));
+        if self.healed {
+            self.resend_later(k);
+        }
     }
 
     /// Users first, then puppets, then one whom nobody knows.
@@ -682,6 +685,10 @@ impl Puppet {
         for send in unknown {
             self.say_now(k, &ClientFrame::Send(Box::new(send)));
         }
+        self.resend_later(k);
+    }
+
+    fn resend_later(&mut self, k: &mut Kernel) {
         let node = self.node;
         let Some(process) = &mut self.process else {
             return;

@@ -41,8 +41,8 @@ pub fn run(plan: &Plan, keep_trace: bool, planted: Planted) -> Outcome {
 
 /// The same, and keeps every record.
 #[must_use]
-pub fn run_recorded(plan: &Plan) -> Outcome {
-    world(plan, true, Planted::Nothing).keeping_records().run()
+pub fn run_recorded(plan: &Plan, planted: Planted) -> Outcome {
+    world(plan, true, planted).keeping_records().run()
 }
 
 fn world(plan: &Plan, keep_trace: bool, planted: Planted) -> World {

@@ -1,13 +1,15 @@
 //! Many seeds on several threads, and what they add up to.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bowline_core::mark::{Mark, Marks};
 use serde::Serialize;
 
 use crate::fault_mark::{FaultMark, FaultMarks};
+use crate::histogram::Histogram;
 use crate::plan::Plan;
 use crate::stage::{self, Planted};
 use crate::world::Violation;
@@ -35,6 +37,7 @@ pub struct Swept {
     pub failures: Vec<(u64, Violation)>,
     pub marks: Marks,
     pub fault_marks: FaultMarks,
+    pub histogram: Histogram,
     pub took: Duration,
 }
 
@@ -47,33 +50,24 @@ pub fn sweep(
     progress: &(dyn Fn(u64, usize) + Sync),
 ) -> Swept {
     let began = Instant::now();
-    let next = AtomicU64::new(0);
     let total = Mutex::new(Swept::default());
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
-            scope.spawn(|| {
-                loop {
-                    let nth = next.fetch_add(1, Ordering::Relaxed);
-                    if nth >= seeds {
-                        return;
-                    }
-                    let seed = from + nth;
-                    let outcome = stage::run(&Plan::of_seed(seed), false, planted);
-                    let mut total = total
-                        .lock()
-                        .unwrap_or_else(|poisoned| poisoned.into_inner());
-                    total.seeds += 1;
-                    total.steps += outcome.events;
-                    total.virtual_ms += outcome.virtual_ms;
-                    total.marks.add(&outcome.marks);
-                    total.fault_marks.add(&outcome.fault_marks);
-                    total
-                        .failures
-                        .extend(outcome.violation.map(|violation| (seed, violation)));
-                    progress(total.seeds, total.failures.len());
-                }
-            });
-        }
+    in_parallel(jobs, from, seeds, |seed| {
+        let plan = Plan::of_seed(seed);
+        let outcome = stage::run(&plan, false, planted);
+        let mut total = total
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        total.seeds += 1;
+        total.steps += outcome.events;
+        total.virtual_ms += outcome.virtual_ms;
+        total.marks.add(&outcome.marks);
+        total.fault_marks.add(&outcome.fault_marks);
+        total.histogram.add(&plan.profile, &outcome);
+        total
+            .failures
+            .extend(outcome.violation.map(|violation| (seed, violation)));
+        progress(total.seeds, total.failures.len());
+        false
     });
     let mut swept = total
         .into_inner()
@@ -81,6 +75,65 @@ pub fn sweep(
     swept.failures.sort_by_key(|(seed, _)| *seed);
     swept.took = began.elapsed();
     swept
+}
+
+/// What a hunt came to.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Hunted {
+    /// The first seed in which the oracle found something. However many jobs there are, it is the
+    /// same one.
+    pub seed: Option<u64>,
+    /// In how many seeds before that one other oracles found something instead.
+    pub others: BTreeMap<String, u64>,
+    pub out_of_time: bool,
+}
+
+/// Runs up to `seeds` seeds until `oracle` finds something, whatever other oracles find; not for
+/// longer than `within`, because what is hunted may be slow beyond measure.
+#[must_use]
+pub fn hunt(from: u64, seeds: u64, jobs: usize, oracle: &str, within: Duration) -> Hunted {
+    let began = Instant::now();
+    let hunted = Mutex::new(Hunted::default());
+    in_parallel(jobs, from, seeds, |seed| {
+        let outcome = stage::run(&Plan::of_seed(seed), false, Planted::Nothing);
+        let found = outcome.violation.map(|violation| violation.oracle);
+        let mut hunted = hunted
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        hunted.out_of_time |= began.elapsed() > within;
+        match found {
+            Some(found) if found == oracle => {
+                hunted.seed = Some(hunted.seed.map_or(seed, |before| before.min(seed)));
+            }
+            Some(other) => *hunted.others.entry(other).or_default() += 1,
+            None => {}
+        }
+        hunted.seed.is_some() || hunted.out_of_time
+    });
+    hunted
+        .into_inner()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Hands out seeds in order, until `run` says that it is enough: all below that one are run too.
+fn in_parallel(jobs: usize, from: u64, seeds: u64, run: impl Fn(u64) -> bool + Sync) {
+    let next = AtomicU64::new(0);
+    let enough = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                while !enough.load(Ordering::Relaxed) {
+                    let nth = next.fetch_add(1, Ordering::Relaxed);
+                    if nth >= seeds {
+                        return;
+                    }
+                    if run(from + nth) {
+                        enough.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
 }
 
 impl Swept {

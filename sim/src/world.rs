@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
 
 use bowline_core::mark::Marks;
+use bowline_core::wire::Priority;
 
 use crate::clock::Moment;
 use crate::fault_mark::{FaultMark, FaultMarks};
@@ -24,6 +25,10 @@ use crate::store::StoreFault;
 /// redeliveries; the rest is redialling, backoff and slow stores.
 const CONVERGE_WITHIN_MS: u64 = 420_000;
 const CONVERGENCE_CHECKED_EVERY_MS: u64 = 2_000;
+/// A message that is sent when all has converged.
+const FRESH_BYTES: usize = 40;
+/// How many of a thousand healthy processes are restarted when all heals.
+const RESTARTED_PER_MILLE: u64 = 300;
 /// Leases that end and their events, before silence is demanded.
 const SETTLE_MS: u64 = 130_000;
 const QUIET_MS: u64 = 70_000;
@@ -183,7 +188,13 @@ impl World {
         let heal_at = Moment(0).plus_ms(self.plan.profile.safety_ms);
         self.k.at(heal_at, Event::World(WorldEvent::Heal));
         self.run_until(heal_at)?;
-        self.converge(heal_at)?;
+        self.enter(Phase::Healed);
+        self.converge()?;
+        if self.plan.profile.aftermath {
+            self.enter(Phase::Fresh);
+            self.everybody_sends();
+            self.converge()?;
+        }
         self.run_until(self.k.now.plus_ms(SETTLE_MS))?;
         self.enter(Phase::Quiet);
         self.run_until(self.k.now.plus_ms(QUIET_MS))?;
@@ -214,9 +225,8 @@ impl World {
         }
     }
 
-    fn converge(&mut self, healed_at: Moment) -> Result<(), Violation> {
-        self.enter(Phase::Healed);
-        let until = healed_at.plus_ms(CONVERGE_WITHIN_MS);
+    fn converge(&mut self) -> Result<(), Violation> {
+        let until = self.k.now.plus_ms(CONVERGE_WITHIN_MS);
         loop {
             self.run_until(self.k.now.plus_ms(CONVERGENCE_CHECKED_EVERY_MS))?;
             let Some(unmet) = self.unmet() else {
@@ -225,6 +235,32 @@ impl World {
             if self.k.now >= until {
                 return Err(violation("g12_liveness", unmet, self.k.now));
             }
+        }
+    }
+
+    /// One message each, to the next one.
+    fn everybody_sends(&mut self) {
+        let (users, puppets) = (self.plan.profile.users(), self.plan.profile.puppets);
+        for from in 0..users + puppets {
+            let to = (from + 1) % (users + puppets);
+            let (bytes, priority) = (FRESH_BYTES, Priority::Now);
+            let action = match from.checked_sub(users) {
+                None => Action::UserSend {
+                    user: from,
+                    to,
+                    bytes,
+                    priority,
+                    keyed: true,
+                },
+                Some(puppet) => Action::PuppetSend {
+                    puppet,
+                    to,
+                    bytes,
+                    priority,
+                    first: true,
+                },
+            };
+            self.act(StepId(u32::MAX - from as u32), &action);
         }
     }
 
@@ -714,7 +750,8 @@ impl World {
         self.k.at(at, Event::World(WorldEvent::DialsMend(node)));
     }
 
-    /// Faults end: processes run, stores answer, packets pass. What is lost stays lost.
+    /// Faults end: stores answer, packets pass, processes run, some of them after a restart. What is
+    /// lost stays lost.
     fn heal(&mut self) {
         self.healed = true;
         if self.k.trace.keeps() {
@@ -732,6 +769,10 @@ impl World {
             if broker && node != owner {
                 self.stop_node(node, true);
                 continue;
+            }
+            let draw = self.k.random.draw(Purpose::Action, node as u64, u64::MAX);
+            if self.plan.profile.aftermath && draw % 1_000 < RESTARTED_PER_MILLE {
+                self.stop_node(node, true);
             }
             self.start_node(node);
             self.nodes[node].heal(&mut self.k);

@@ -4,13 +4,15 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use sim::fault_mark::FaultMark;
+use sim::histogram::{CRASHED_IN_FLIGHT_LEAST_PERCENT, OUTAGE_NEAR_GRACE_LEAST_PERCENT};
 use sim::plan::Plan;
 use sim::stage::{self, Planted};
 use sim::sweep;
 
 #[test]
 fn plans_that_failed_once_do_not_fail_again() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
     let mut plans: Vec<_> = fs::read_dir(&folder)
         .expect("the corpus is there")
         .map(|entry| entry.expect("and can be read").path())
@@ -37,6 +39,13 @@ fn seeds_find_nothing() {
         })
         .collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+    // The worst moments are not left to chance.
+    let percent = |mark| swept.histogram.percent(mark);
+    let table = swept.histogram.table();
+    let crashed = percent(FaultMark::CrashWithTransactionsInFlight);
+    assert!(crashed >= CRASHED_IN_FLIGHT_LEAST_PERCENT, "{table}");
+    let outage = percent(FaultMark::OutageNearGrace);
+    assert!(outage >= OUTAGE_NEAR_GRACE_LEAST_PERCENT, "{table}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use sim::network::{Cut, DialFault};
 use sim::plan::{Action, Outage, Place, Plan, Profile, Step, StepId};
 use sim::random::Random;
 use sim::record::{Record, Token};
-use sim::stage;
+use sim::stage::{self, Planted};
 use sim::store::StoreFault;
 use sim::world::Outcome;
 
@@ -57,7 +57,7 @@ impl Scenario {
     }
 
     fn run(self) -> Ran {
-        let outcome = stage::run_recorded(&self.plan);
+        let outcome = stage::run_recorded(&self.plan, Planted::Nothing);
         let last: Vec<&str> = outcome
             .last
             .iter()

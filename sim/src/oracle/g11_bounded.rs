@@ -6,6 +6,9 @@ use super::{Oracle, View};
 use crate::clock::Moment;
 use crate::record::Record;
 
+/// Of packets, which the network counts and the mesh does not.
+const HEADS_BYTES: u64 = 2_048;
+
 #[derive(Default)]
 pub struct Bounded;
 
@@ -24,7 +27,18 @@ impl Oracle for Bounded {
                 }
                 Ok(())
             }
-            Record::Sent { queued_bytes, .. } => {
+            Record::Sent {
+                queued_bytes,
+                frame,
+                ..
+            } => {
+                // Deliveries are paced by half of it, so that there is room for what is live.
+                let paced = view.limits.queued_bytes / 2 + HEADS_BYTES;
+                if frame.starts_with(b"{\"type\":\"push\"") && *queued_bytes > paced {
+                    return Err(format!(
+                        "a delivery is pushed behind {queued_bytes} bytes, and at most {paced}"
+                    ));
+                }
                 // One frame may go over; frames say their length, packets have a head.
                 let most = view.limits.queued_bytes + 2 * FRAME_BYTES as u64;
                 if *queued_bytes > most {

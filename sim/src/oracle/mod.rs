@@ -3,6 +3,7 @@
 
 pub mod g10_attribution;
 pub mod g11_bounded;
+pub mod g12_liveness;
 pub mod g13_privacy;
 pub mod g14_truthful;
 pub mod g1_no_loss;
@@ -19,9 +20,12 @@ pub mod hello_once;
 pub mod idle_quiet;
 mod ledger;
 pub mod no_error_log;
+pub mod owed_is_pushed;
+pub mod registration_stays;
 #[cfg(test)]
 mod testing;
 mod truth;
+pub mod waiting_is_no_attempt;
 
 use std::rc::Rc;
 
@@ -59,6 +63,8 @@ impl View {
 pub enum Phase {
     /// Faults have ended.
     Healed,
+    /// All has converged, and everybody sends once more.
+    Fresh,
     /// All has converged and nobody does anything.
     Quiet,
 }
@@ -84,10 +90,22 @@ pub trait Oracle {
     }
 }
 
-/// Every oracle there is.
+/// What the world itself judges: that a restart finds what was there, that no machine panics, and
+/// that each asks of its store only what an owner in its right mind asks.
+pub const OF_THE_WORLD: [&str; 3] = ["recovered_equals_live", "no_panic", "store"];
+
+/// The names of all properties that are judged.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    let own = all().into_iter().map(|oracle| oracle.name());
+    own.chain(OF_THE_WORLD).collect()
+}
+
+/// Every oracle that judges by records.
 #[must_use]
 pub fn all() -> Vec<Box<dyn Oracle>> {
     vec![
+        Box::<g12_liveness::FreshSends>::default(),
         Box::<g1_no_loss::NoLoss>::default(),
         Box::<g2_once::Once>::default(),
         Box::<g3_idempotent::Idempotent>::default(),
@@ -105,5 +123,8 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::<hello_once::HelloOnce>::default(),
         Box::<idle_quiet::IdleQuiet>::default(),
         Box::<no_error_log::NoErrorLog>::default(),
+        Box::<owed_is_pushed::OwedIsPushed>::default(),
+        Box::<registration_stays::RegistrationStays>::default(),
+        Box::<waiting_is_no_attempt::WaitingIsNoAttempt>::default(),
     ]
 }
