@@ -1,6 +1,7 @@
 //! What the seeds of a sweep really did: a fault that exists in the plans and never comes about
 //! tests nothing.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::fault_mark::FaultMark;
@@ -44,6 +45,15 @@ impl Histogram {
         let at = FaultMark::ALL.iter().position(|own| *own == mark);
         let seeds = at.and_then(|at| self.faults.get(at)).copied();
         self.percent_of(seeds.unwrap_or(0))
+    }
+
+    /// By fault, in % of the seeds.
+    #[must_use]
+    pub fn percentages(&self) -> BTreeMap<String, u64> {
+        FaultMark::ALL
+            .iter()
+            .map(|mark| (mark.name().to_owned(), self.percent(*mark)))
+            .collect()
     }
 
     /// A table for people.

@@ -10,6 +10,7 @@ pub mod client_shell;
 pub mod clock;
 pub mod driven;
 pub mod fault_mark;
+pub mod guarantee;
 pub mod histogram;
 pub mod host;
 pub mod kernel;

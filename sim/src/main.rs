@@ -33,6 +33,8 @@ enum Verb {
     Hunt(verb::hunt::Args),
     /// Change core for the worse, in many small ways, and see each change found
     Mutants(verb::mutants::Args),
+    /// Write docs/GUARANTEES.md anew
+    Guarantees,
     /// How fast is it?
     Bench(verb::bench::Args),
 }
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Shrink(args) => verb::shrink::run(&args),
         Verb::Hunt(args) => verb::hunt::run(&args),
         Verb::Mutants(args) => verb::mutants::run(&args),
+        Verb::Guarantees => verb::guarantees::run(),
         Verb::Bench(args) => Ok(verb::bench::run(&args)),
     };
     match done {

@@ -1,12 +1,15 @@
 //! Many seeds on several threads, and what they add up to.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use bowline_core::mark::{Mark, Marks};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::fault_mark::{FaultMark, FaultMarks};
 use crate::histogram::Histogram;
@@ -27,6 +30,38 @@ pub struct Summary {
     pub marks_hit: usize,
     pub marks_total: usize,
     pub seconds: f64,
+}
+
+/// What is kept of a full sweep: the same on every machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    pub from: u64,
+    pub seeds: u64,
+    pub steps: u64,
+    pub virtual_hours: f64,
+    pub violations: u64,
+    pub marks_hit: usize,
+    pub marks_total: usize,
+    /// What the seeds did, in % of them.
+    pub did: BTreeMap<String, u64>,
+}
+
+impl Kept {
+    /// # Errors
+    /// If the file cannot be read, or is something else.
+    pub fn read(file: &Path) -> anyhow::Result<Self> {
+        let text =
+            fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("{} is nothing that a sweep left", file.display()))
+    }
+
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write(&self, file: &Path) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -160,6 +195,22 @@ impl Swept {
             marks_hit: total - self.missed().len(),
             marks_total: total,
             seconds: (self.took.as_secs_f64() * 10.0).round() / 10.0,
+        }
+    }
+
+    /// `from`: its first seed.
+    #[must_use]
+    pub fn kept(&self, from: u64) -> Kept {
+        let summary = self.summary();
+        Kept {
+            from,
+            seeds: summary.seeds,
+            steps: summary.steps,
+            virtual_hours: summary.virtual_hours,
+            violations: summary.violations,
+            marks_hit: summary.marks_hit,
+            marks_total: summary.marks_total,
+            did: self.histogram.percentages(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod canary;
+pub(crate) mod guarantees;
 pub(crate) mod hunt;
 pub(crate) mod meta;
 pub(crate) mod mutants;

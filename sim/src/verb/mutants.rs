@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use sim::mutant::{self, Kill, Mutant, SEEDS_MOST};
 
-const PATCHES: &str = "sim/mutants";
+pub(super) const PATCHES: &str = "sim/mutants";
 const KILLS: &str = "sim/mutants/killed.json";
 const SCRATCH: &str = "target/mutants";
 /// What a compiler says first is what matters.
@@ -21,7 +21,7 @@ const ERROR_LINES_MOST: usize = 8;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Only these; all if none is named
+    /// Only these, or those for these oracles; all if nothing is named
     names: Vec<String>,
     #[arg(long, default_value_t = 2)]
     jobs: usize,
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
 }
 
 /// The root of the workspace: where the sources are that this program was built from, or here.
-fn root() -> anyhow::Result<PathBuf> {
+pub(super) fn root() -> anyhow::Result<PathBuf> {
     let here = std::env::current_dir().context("where am I?")?;
     here.ancestors()
         .find(|folder| folder.join(PATCHES).is_dir())
@@ -106,20 +106,24 @@ fn chosen(
             })
             .collect();
     }
+    let is_named = |mutant: &Mutant, name: &String| [&mutant.name, &mutant.oracle].contains(&name);
     for name in &args.names {
         ensure!(
-            all.iter().any(|mutant| mutant.name == *name),
-            "there is no {PATCHES}/{name}.patch"
+            all.iter().any(|mutant| is_named(mutant, name)),
+            "there is no {PATCHES}/{name}.patch, and no mutant for an oracle of that name"
         );
     }
     Ok(all
         .into_iter()
-        .filter(|mutant| args.names.is_empty() || args.names.contains(&mutant.name))
+        .filter(|mutant| {
+            let mut names = args.names.iter();
+            args.names.is_empty() || names.any(|name| is_named(mutant, name))
+        })
         .map(|mutant| (mutant, 0, SEEDS_MOST))
         .collect())
 }
 
-fn read_kills(root: &Path) -> anyhow::Result<Vec<Kill>> {
+pub(super) fn read_kills(root: &Path) -> anyhow::Result<Vec<Kill>> {
     let file = root.join(KILLS);
     if !file.exists() {
         return Ok(Vec::new());

@@ -1,5 +1,7 @@
 //! Many seeds, what they found and what they reached.
 
+use std::path::PathBuf;
+
 use sim::stage::Planted;
 use sim::sweep::{SEEDS_THAT_HIT_ALL, sweep};
 
@@ -20,6 +22,9 @@ pub(crate) struct Args {
     /// Nothing on stdout but the JSON
     #[arg(long)]
     json: bool,
+    /// Keep what a good sweep came to in this file; `docs/sweep.json` is that of the last full one
+    #[arg(long)]
+    record: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
@@ -53,5 +58,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
         println!("{seeds} seeds from {from}, {} failed", swept.failures.len());
     }
     println!("{}", serde_json::to_string(&swept.summary())?);
+    if let Some(file) = &args.record {
+        if swept.is_good() {
+            swept.kept(from).write(file)?;
+        } else {
+            eprintln!("{} is left as it is: this sweep failed", file.display());
+        }
+    }
     Ok(swept.is_good())
 }
