@@ -10,11 +10,16 @@ use std::path::PathBuf;
 use bowline_core::crypto::invite::InviteToken;
 use bowline_core::wire::{BrokerFrame, decode_broker, decode_client, encode_broker, encode_client};
 
+#[path = "../../fuzz/checks/handshake.rs"]
+mod handshake;
+#[path = "../../fuzz/checks/ipc_body.rs"]
+mod ipc_body;
 #[path = "../../fuzz/checks/wire_decode.rs"]
-mod check;
+mod wire_decode;
 
-fn corpus() -> Vec<(String, Vec<u8>)> {
-    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/wire_decode");
+fn corpus_of(target: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
+    let directory = folder.join(target);
     let mut files: Vec<_> = fs::read_dir(directory)
         .unwrap()
         .map(|entry| {
@@ -27,11 +32,24 @@ fn corpus() -> Vec<(String, Vec<u8>)> {
     files
 }
 
+fn corpus() -> Vec<(String, Vec<u8>)> {
+    corpus_of("wire_decode")
+}
+
 #[test]
 fn nothing_in_the_corpus_breaks_a_reader() {
-    for (name, bytes) in corpus() {
-        println!("{name}");
-        check::wire_decode(&bytes);
+    let checks: [(&str, fn(&[u8])); 3] = [
+        ("wire_decode", wire_decode::wire_decode),
+        ("handshake", handshake::handshake),
+        ("ipc_body", ipc_body::ipc_body),
+    ];
+    for (target, check) in checks {
+        let files = corpus_of(target);
+        assert!(files.len() > 10, "{target}: {} files", files.len());
+        for (name, bytes) in files {
+            println!("{target}: {name}");
+            check(&bytes);
+        }
     }
 }
 

@@ -262,6 +262,54 @@ impl Plan {
     }
 }
 
+/// Of a plan that a fuzzer makes up: many steps say no more than some, and cost more.
+const STEPS_OF_BYTES_MOST: usize = 48;
+
+impl Plan {
+    /// A plan out of any bytes: four of the world, then seven a step, its kind, when, and what of.
+    /// What a byte changes stays near it, so that a fuzzer can find its way.
+    #[must_use]
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        let mut head = [0; 4];
+        let (given, rest) = bytes.split_at(bytes.len().min(head.len()));
+        head[..given.len()].copy_from_slice(given);
+        let seed = u64::from(head[0]);
+        let random = Random::new(seed);
+        let profile = Profile {
+            tiny_limits: head[3] % 2 == 0,
+            clock_rate_most_ppm: 5_000,
+            safety_ms: 150_000,
+            aftermath: true,
+            ..Profile::calm(
+                1 + usize::from(head[1] % 2),
+                1 + usize::from(head[1] / 2 % 2),
+                1 + usize::from(head[2] % 2),
+            )
+        };
+        let swarm = Swarm::draw(&mut random.stream(Purpose::Profile, 0));
+        let mut steps: Vec<Step> = Vec::new();
+        for (nth, step) in rest.chunks_exact(7).take(STEPS_OF_BYTES_MOST).enumerate() {
+            let make = KINDS[usize::from(step[0]) % KINDS.len()];
+            let at = u64::from(u16::from_be_bytes([step[1], step[2]]));
+            let of = u32::from_be_bytes([step[3], step[4], step[5], step[6]]);
+            let mut draws = random.stream(Purpose::Plan, u64::from(of));
+            if let Some(action) = make(&swarm, &mut draws, &profile) {
+                steps.push(Step {
+                    id: StepId(nth as u32 + 1),
+                    at_ms: 3_000 + at * (profile.safety_ms - 3_000) / u64::from(u16::MAX),
+                    action,
+                });
+            }
+        }
+        steps.sort_by_key(|step| (step.at_ms, step.id));
+        Self {
+            seed,
+            profile,
+            steps,
+        }
+    }
+}
+
 impl Profile {
     #[must_use]
     pub fn clients(&self) -> usize {
@@ -370,7 +418,28 @@ struct Swarm {
     large_bodies: bool,
 }
 
-/// The place of impostors among the kinds of steps.
+type Make = fn(&Swarm, &mut Stream, &Profile) -> Option<Action>;
+
+/// The kinds of steps, in the order in which they are drawn.
+const KINDS: [Make; 16] = [
+    Swarm::cut,
+    Swarm::outage,
+    Swarm::dials,
+    Swarm::crash,
+    Swarm::pause,
+    Swarm::take_over,
+    Swarm::wall_step,
+    Swarm::store_fault,
+    Swarm::tag,
+    Swarm::status,
+    Swarm::bye,
+    Swarm::mischief,
+    Swarm::follow,
+    Swarm::repeat,
+    Swarm::send,
+    Swarm::impostor,
+];
+/// The place of impostors among them.
 const IMPOSTORS: usize = 15;
 
 impl Swarm {
@@ -419,26 +488,25 @@ impl Swarm {
             });
         }
         let statuses = if lapses { 0 } else { self.statuses };
-        type Make = fn(&Swarm, &mut Stream, &Profile) -> Option<Action>;
-        let kinds: [(u64, Make); 16] = [
-            (self.cuts, Self::cut),
-            (self.outages, Self::outage),
-            (self.dials, Self::dials),
-            (self.crashes, Self::crash),
-            (self.pauses, Self::pause),
-            (self.take_overs, Self::take_over),
-            (self.wall_steps, Self::wall_step),
-            (self.store_faults, Self::store_fault),
-            (self.tags, Self::tag),
-            (statuses, Self::status),
-            (self.byes, Self::bye),
-            (self.mischief, Self::mischief),
-            (self.follows, Self::follow),
-            (self.repeats, Self::repeat),
-            (self.sends, Self::send),
-            (self.impostors, Self::impostor),
+        let per_100_s: [u64; KINDS.len()] = [
+            self.cuts,
+            self.outages,
+            self.dials,
+            self.crashes,
+            self.pauses,
+            self.take_overs,
+            self.wall_steps,
+            self.store_faults,
+            self.tags,
+            statuses,
+            self.byes,
+            self.mischief,
+            self.follows,
+            self.repeats,
+            self.sends,
+            self.impostors,
         ];
-        for (kind, (per_100_s, make)) in kinds.iter().enumerate() {
+        for (kind, (per_100_s, make)) in per_100_s.iter().zip(KINDS).enumerate() {
             let mut draws = random.stream(Purpose::Plan, kind as u64);
             let most = if kind == IMPOSTORS { 2 } else { u64::MAX };
             let count = (per_100_s * profile.safety_ms / 100_000).min(most);
@@ -461,7 +529,7 @@ impl Swarm {
                 }
             }
         }
-        let mut draws = random.stream(Purpose::Plan, kinds.len() as u64);
+        let mut draws = random.stream(Purpose::Plan, KINDS.len() as u64);
         for _ in 0..self.scenes * profile.safety_ms / 100_000 {
             let at_ms = draws.between(3_000, profile.safety_ms);
             let scene = if draws.chance(500) {
