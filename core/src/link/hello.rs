@@ -10,7 +10,7 @@ use crate::id::{PeerKey, Role};
 use crate::limits::HELLO_SKEW;
 use crate::time::Wall;
 use crate::wire::client::Offer;
-use crate::wire::feature::{ATTEST1, Capabilities, PROTOCOL_VERSION};
+use crate::wire::feature::{ATTEST1, Capabilities, FEATURES1, PROTOCOL_VERSION};
 use crate::wire::{ClientFrame, HelloCode, MemberHello, SessionHello};
 
 /// Why a hello is not taken.
@@ -43,7 +43,7 @@ pub(super) struct Verifier<'a> {
 impl Verifier<'_> {
     pub(super) fn member(&self, hello: MemberHello) -> Result<VerifiedHello, Refusal> {
         let timestamp = Wall(hello.timestamp);
-        self.check_timestamp(timestamp)?;
+        self.check_timestamp(timestamp, &hello.offer)?;
         let signed =
             canonical::member_hello(&hello.mesh_id, &hello.member_id, &hello.pubkey, timestamp);
         if !self
@@ -71,7 +71,7 @@ impl Verifier<'_> {
 
     pub(super) fn session(&self, hello: SessionHello) -> Result<VerifiedHello, Refusal> {
         let timestamp = Wall(hello.timestamp);
-        self.check_timestamp(timestamp)?;
+        self.check_timestamp(timestamp, &hello.offer)?;
         let form = attestation_form(&hello)?;
         let (parent, session) = (&hello.parent_member_pubkey, &hello.session_pubkey);
         let role = hello
@@ -102,9 +102,15 @@ impl Verifier<'_> {
         })
     }
 
-    fn check_timestamp(&self, timestamp: Wall) -> Result<(), Refusal> {
+    /// One of ours is not taken ahead of its time: after a restart it would be younger than the
+    /// start, and be taken again. Its client corrects its clock by the answer. A plain client
+    /// cannot, so that its hello is taken.
+    fn check_timestamp(&self, timestamp: Wall, offer: &Offer) -> Result<(), Refusal> {
+        let ours = offer.capabilities.has(FEATURES1);
         let message = if timestamp.distance(self.now) > HELLO_SKEW {
             "the hello's timestamp is too far from the broker's clock"
+        } else if ours && timestamp > self.now {
+            "the hello's timestamp is ahead of the broker's clock"
         } else if timestamp < self.started {
             "the hello is from before this start of the broker"
         } else {

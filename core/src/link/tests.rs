@@ -244,6 +244,20 @@ mod hello_at_the_broker {
     }
 
     #[test]
+    fn a_hello_of_ours_is_not_taken_ahead_of_its_time() {
+        let hello = hello(plan(None), 11);
+        let mut link = server_link();
+        let early = server::Input::Text(hello.clone());
+        let (error, _) = refusal(feed(&mut link, 10, early));
+        assert_eq!(error["code"], "timestamp_skew");
+        let mut link = server_link();
+        attach(feed(&mut link, 11, server::Input::Text(hello)));
+
+        let mut link = server_link();
+        attach(feed(&mut link, 10, text(&plain_hello(11))));
+    }
+
+    #[test]
     fn a_hello_from_before_the_start_is_refused() {
         let started = at(10).wall;
         let mut link = ServerLink::new(at(10), ServerLinkConfig { started }, crypto());
