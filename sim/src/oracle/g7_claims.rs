@@ -1,7 +1,8 @@
 //! G7: a push that is not acknowledged within its claim is pushed again, without anything else
-//! having to happen; and a delivery is settled only by the one it is owed to.
+//! having to happen; and a delivery is settled only by the one it is owed to. As long as a claim
+//! lasts, its connection has the push and gets it no second time.
 //!
-//! Judged where nothing stands in the way: the recipient has the push, its connection stayed, the
+//! Lateness is judged where nothing stands in the way: the recipient has the push, its connection stayed, the
 //! owner ran, and nothing is queued to anybody.
 
 use std::collections::BTreeMap;
@@ -24,6 +25,9 @@ fn claim_us(pushes: u32) -> u64 {
     seconds * 1_000_000 * 102 / 100 + 8_000_000
 }
 
+/// The shortest claim, on a clock that runs fast.
+const CLAIM_LEAST_US: u64 = 29_000_000;
+
 #[derive(Default)]
 pub struct Claims {
     ledger: Ledger,
@@ -35,6 +39,8 @@ pub struct Claims {
 struct Push {
     conn: ConnId,
     pushes: u32,
+    /// For the last time.
+    pushed: Moment,
     /// The recipient has it since.
     received: Option<Moment>,
 }
@@ -77,7 +83,7 @@ impl Oracle for Claims {
             }
             Record::Sent {
                 conn, peer, frame, ..
-            } => self.sent(*conn, peer, frame),
+            } => return self.sent(at, *conn, peer, frame),
             Record::PuppetGot { key, id, .. } => {
                 let of = (Arc::clone(key), id.clone());
                 if let Some(push) = self.unacknowledged.get_mut(&of) {
@@ -95,24 +101,40 @@ impl Oracle for Claims {
 }
 
 impl Claims {
-    fn sent(&mut self, conn: ConnId, peer: &Arc<PeerKey>, frame: &[u8]) {
+    fn sent(
+        &mut self,
+        at: Moment,
+        conn: ConnId,
+        peer: &Arc<PeerKey>,
+        frame: &[u8],
+    ) -> Result<(), String> {
         if !frame.starts_with(b"{\"type\":\"push\"") {
-            return;
+            return Ok(());
         }
         let Ok(BrokerFrame::Push(push)) = decode_broker(frame) else {
-            return;
+            return Ok(());
         };
-        let entry = self
-            .unacknowledged
-            .entry((Arc::clone(peer), push.message_id))
-            .or_insert(Push {
-                conn,
-                pushes: push.attempt.unwrap_or(1) - 1,
-                received: None,
-            });
-        entry.conn = conn;
-        entry.pushes += 1;
-        entry.received = None;
+        let this = Push {
+            conn,
+            pushes: push.attempt.unwrap_or(1),
+            pushed: at,
+            received: None,
+        };
+        let of = (Arc::clone(peer), push.message_id);
+        let Some(last) = self.unacknowledged.get_mut(&of) else {
+            self.unacknowledged.insert(of, this);
+            return Ok(());
+        };
+        if last.conn == conn && at.since_us(last.pushed) < CLAIM_LEAST_US {
+            return Err(format!(
+                "{peer} is pushed {:?} at {:.1} s and again on the same connection, within its claim",
+                of.1,
+                last.pushed.seconds()
+            ));
+        }
+        let pushes = last.pushes + 1;
+        *last = Push { pushes, ..this };
+        Ok(())
     }
 
     fn overdue(&self, at: Moment, sizes: &[(&'static str, u64, u64)]) -> Result<(), String> {
@@ -175,5 +197,20 @@ mod tests {
         assert!(base(31, false).is_ok());
         assert!(base(60, false).is_err());
         assert!(base(60, true).is_ok());
+    }
+
+    #[test]
+    fn a_second_push_within_the_claim_is_found() {
+        let again = |later: u64, between: Option<Record>| {
+            let push = |attempt| testing::sent(2, 1, &testing::push_frame(1, attempt));
+            let mut history = vec![(s(0), Record::OwnerStarted { node: 0 }), (s(1), push(None))];
+            history.extend(between.map(|record| (s(2), record)));
+            history.push((s(later), push(Some(2))));
+            testing::judge(&mut Claims::default(), &history)
+        };
+        let restarted = Record::OwnerStarted { node: 0 };
+        assert!(again(3, None).is_err());
+        assert!(again(31, None).is_ok());
+        assert!(again(3, Some(restarted)).is_ok());
     }
 }
