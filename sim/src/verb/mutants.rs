@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// Nothing on stdout but one object of JSON
     #[arg(long)]
     json: bool,
-    /// Only so many, spread over the oracles, and only the seeds that found them before
+    /// Only so many, spread over the oracles, and first the seeds that found them before
     #[arg(long, conflicts_with = "names")]
     replay: Option<usize>,
     /// Keep the seeds that found them in `sim/mutants/killed.json`
@@ -59,7 +59,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let mut fates = Vec::new();
     for (nth, (mutant, from, seeds)) in hunts.iter().enumerate() {
         eprint!("{:>3} of {}  {:<44} ", nth + 1, hunts.len(), mutant.name);
-        let fate = scratch.hunt(mutant, *from, *seeds, args)?;
+        let mut fate = scratch.hunt(mutant, *from, *seeds, args)?;
+        if fate.found_at.is_none() && args.replay.is_some() {
+            // The code has moved on, and with it what happens in that seed.
+            eprint!("not at seed {from} any more (run `mutants --record`), ");
+            fate = scratch.hunt(mutant, 0, SEEDS_MOST, args)?;
+        }
         eprintln!("{}", fate.in_words());
         fates.push(fate);
     }
