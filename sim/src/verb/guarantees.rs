@@ -18,6 +18,6 @@ pub(crate) fn run() -> anyhow::Result<bool> {
     })?;
     let page = guarantee::page(&mutants, &kills, &kept);
     fs::write(root.join(PAGE), page).with_context(|| format!("cannot write {PAGE}"))?;
-    println!("{PAGE} is written");
+    eprintln!("{PAGE} is written");
     Ok(true)
 }

@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// Only so many, spread over the oracles, and first the seeds that found them before
     #[arg(long, conflicts_with = "names")]
     replay: Option<usize>,
-    /// Keep the seeds that found them in `sim/mutants/killed.json`
+    /// Keep the seeds that found them in `sim/mutants/killed.json`, and in docs/GUARANTEES.md
     #[arg(long, conflicts_with = "replay")]
     record: bool,
     /// Say too whether core's own tests notice: slower
@@ -70,6 +70,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     }
     if args.record {
         record(&root, &kills, &fates)?;
+        super::guarantees::run()?;
     }
     let survived = fates.iter().filter(|fate| fate.found_at.is_none()).count();
     if args.json {
