@@ -28,10 +28,7 @@ use crate::random::{Purpose, Stream};
 use crate::record::Record;
 use crate::stage::{FIRST_CLIENT, Planted};
 use crate::store::{Driver, Said, Shared, StoreFault};
-use crate::world::{Node, NodeRole, machine_seed};
-
-/// What of a mesh's sizes is durable.
-const DURABLE_SIZES: [&str; 4] = ["present peers", "peers", "members", "owed messages"];
+use crate::world::{Node, NodeRole, machine_seed, same_durable};
 
 pub struct Broker {
     node: NodeId,
@@ -664,21 +661,7 @@ impl Node for Broker {
         drop(held);
         let live = &process.mesh.machine;
         let again = Mesh::new(self.config(), [0; 32], recovered, k.clock(self.node));
-        let sizes = |mesh: &Mesh| -> Vec<(&'static str, u64)> {
-            mesh.sizes()
-                .into_iter()
-                .filter(|(name, ..)| DURABLE_SIZES.contains(name))
-                .map(|(name, size, _)| (name, size))
-                .collect()
-        };
-        if sizes(live) == sizes(&again) {
-            return Ok(());
-        }
-        Err(format!(
-            "the mesh is {:?}, and would be {:?} after a restart",
-            sizes(live),
-            sizes(&again)
-        ))
+        same_durable("the mesh", &live.durable(), &again.durable())
     }
 
     fn marks(&self, into: &mut Marks) {

@@ -27,7 +27,7 @@ use crate::random::{Purpose, Stream};
 use crate::record::{Record, Token, UserCall};
 use crate::store::{Driver, Said, Shared, StoreFault};
 use crate::user::{Again, User, Want};
-use crate::world::{Node, NodeRole, machine_seed};
+use crate::world::{Node, NodeRole, machine_seed, same_durable};
 
 /// Something came over the IPC.
 const IPC: u64 = 1;
@@ -696,18 +696,8 @@ impl Node for HostNode {
         let crypto = Arc::clone(&self.cast.crypto);
         let config = self.config();
         let again = Host::new(config, [0; 32], crypto, recovered, k.clock(self.node));
-        let durable = |sizes: Sizes| (sizes.sessions, sizes.outbox_rows, sizes.directory_peers);
-        let (live, again) = (
-            durable(process.host.machine.sizes()),
-            durable(again.sizes()),
-        );
-        if live == again {
-            return Ok(());
-        }
-        Err(format!(
-            "host {} has (sessions, open outbox rows, known peers) {live:?}, and would have {again:?} after a restart",
-            self.index
-        ))
+        let name = format!("host {}", self.index);
+        same_durable(&name, &process.host.machine.durable(), &again.durable())
     }
 
     fn marks(&self, into: &mut Marks) {

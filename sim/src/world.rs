@@ -780,6 +780,24 @@ impl World {
     }
 }
 
+/// Compares what a live machine holds with what a restart would find.
+///
+/// # Errors
+/// The first line that would be different.
+pub fn same_durable(who: &str, live: &str, again: &str) -> Result<(), String> {
+    let lines = live.lines().zip(again.lines());
+    let different = lines.into_iter().find(|(live, again)| live != again);
+    if live == again {
+        return Ok(());
+    }
+    Err(match different {
+        Some((live, again)) => {
+            format!("{who} holds `{live}`, and would hold `{again}` after a restart")
+        }
+        None => format!("{who} would hold more or less after a restart"),
+    })
+}
+
 /// The seed of a machine: of one life of one node.
 #[must_use]
 pub fn machine_seed(random: &Random, node: NodeId, incarnation: u32) -> [u8; 32] {

@@ -88,6 +88,23 @@ pub(super) enum Resolved {
 }
 
 impl Directory {
+    /// But for when each was last seen: that alone is not worth a commit.
+    pub(super) fn durable(&self) -> String {
+        let rows = self.meshes.values().flat_map(|known| known.peers.values());
+        rows.map(|row| {
+            alloc::format!(
+                "{} {} of {}: {} {} present {}\n",
+                row.mesh,
+                row.pubkey,
+                row.member_pubkey,
+                row.name,
+                row.role,
+                row.present
+            )
+        })
+        .collect()
+    }
+
     pub(super) fn recover(rows: Vec<DirectoryRow>) -> Self {
         let mut directory = Self::default();
         for row in rows {

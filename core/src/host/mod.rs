@@ -22,6 +22,7 @@ mod answers;
 mod calls;
 mod context;
 mod directory;
+mod durable;
 mod envelope;
 mod events;
 mod inbox;

@@ -417,6 +417,22 @@ impl Outbox {
         self.senders.get(who).map_or(0, |sender| sender.rows)
     }
 
+    /// As a restart would find it: what is under way is pending, and may have been on a wire.
+    pub(super) fn durable(&self) -> String {
+        let mut text = alloc::format!("outbox: last {}, {} bytes\n", self.last, self.bytes);
+        for (seq, entry) in &self.rows {
+            let row = &entry.row;
+            text += &alloc::format!(
+                "{seq} {:?} {} {} attempts {}\n",
+                row.sender,
+                row.client_message_id,
+                row.target,
+                row.state.attempts
+            );
+        }
+        text
+    }
+
     /// As of now, ahead of the store.
     pub(super) fn state_of(&self, seq: OutboxSeq) -> Option<&OutboxState> {
         self.rows.get(&seq).map(|entry| &entry.row.state)

@@ -17,6 +17,7 @@ mod attaching;
 mod conn;
 mod delivering;
 mod delivery;
+mod durable;
 mod hellos;
 pub mod http;
 mod io;

@@ -1,0 +1,20 @@
+//! What a restart has to find again, in words: for whoever compares a live mesh with a recovered
+//! one. Not for reading back.
+
+use alloc::format;
+use alloc::string::String;
+
+use super::Mesh;
+
+impl Mesh {
+    #[must_use]
+    pub fn durable(&self) -> String {
+        let mut text = format!("last message {}\n{:#?}\n", self.last_seq.0, self.roster);
+        for (key, peer) in &self.peers {
+            let (messages, bytes) = (peer.owed.messages(), peer.owed.bytes());
+            text += &format!("{key} is owed {messages} messages, {bytes} bytes\n");
+            text += &format!("{:#?}\n", peer.row);
+        }
+        text
+    }
+}
