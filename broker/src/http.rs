@@ -9,7 +9,7 @@ use bowline_core::link::server::{ServerLink, ServerLinkConfig};
 use bowline_core::mesh::http as endpoints;
 use bowline_core::registry::SignedOnce;
 use bowline_core::wire::http::{BODY_BYTES, HttpAnswer, HttpRefusal};
-use bowline_io::clock::{Clock, SystemClock};
+use bowline_io::clock::Clock;
 use bowline_io::http::{Body, BodyError, ConnInfo, Peer, json, read_body};
 use bowline_io::ws;
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connection::{Connections, ToMesh};
 use crate::meshes::{Meshes, OutcomeUnknown};
@@ -25,7 +25,8 @@ use crate::metrics::{Commits, render};
 use crate::registry::RegistryHandle;
 
 /// What the routes need; shared by all requests.
-pub(crate) struct Routes {
+pub(crate) struct Routes<C> {
+    pub(crate) clock: C,
     pub(crate) meshes: Arc<Meshes>,
     pub(crate) registry: RegistryHandle,
     pub(crate) connections: Connections,
@@ -36,16 +37,20 @@ pub(crate) struct Routes {
     pub(crate) signed_once: Mutex<SignedOnce>,
 }
 
-impl Routes {
-    pub(crate) async fn answer(
+impl<C: Clock> Routes<C> {
+    /// `S` is the stream that requests come over.
+    pub(crate) async fn answer<S>(
         self: Arc<Self>,
         mut request: Request<Incoming>,
         info: ConnInfo,
-    ) -> Response<Body> {
+    ) -> Response<Body>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         match (&method, path.as_str()) {
-            (_, "/ws") => self.upgrade(&mut request, &info),
+            (_, "/ws") => self.upgrade::<S>(&mut request, &info),
             (&Method::GET, "/healthz") => json(StatusCode::OK, &json!({ "ok": true })),
             (&Method::GET, "/readyz") => self.readiness(),
             (&Method::GET, "/metrics") => self.metrics(),
@@ -74,11 +79,14 @@ impl Routes {
         }
     }
 
-    fn upgrade(
+    fn upgrade<S>(
         self: Arc<Self>,
         request: &mut Request<Incoming>,
         info: &ConnInfo,
-    ) -> Response<Body> {
+    ) -> Response<Body>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (response, upgrade) = match ws::upgrade(request) {
             Ok(upgraded) => upgraded,
             Err(error) => {
@@ -100,16 +108,10 @@ impl Routes {
             mesh: None,
             info: info.clone(),
         };
+        let clock = self.clock.clone();
         tokio::spawn(async move {
-            ws::run_server_connection::<TcpStream, _, _, _>(
-                conn,
-                upgrade,
-                link,
-                SystemClock,
-                queue,
-                upstream,
-            )
-            .await;
+            ws::run_server_connection::<S, _, _, _>(conn, upgrade, link, clock, queue, upstream)
+                .await;
             drop(open);
         });
         response
@@ -165,7 +167,7 @@ impl Routes {
     }
 
     fn verify(&self, endpoint: &Endpoint, body: &[u8]) -> Result<endpoints::Asked, HttpRefusal> {
-        let now = SystemClock.now();
+        let now = self.clock.now();
         let crypto = &*self.crypto;
         let owner_of = |mesh: &MeshId| -> Option<PubKey> {
             self.meshes.get(mesh).map(|mesh| mesh.config.owner_pubkey)

@@ -13,6 +13,7 @@ pub mod log;
 mod meshes;
 mod metrics;
 mod registry;
+mod running;
 pub mod seed;
 
 use std::io::Write;
@@ -20,6 +21,7 @@ use std::io::Write;
 pub use broker::Broker;
 use config::ServeArgs;
 use exit::Failure;
+pub use running::{Running, Seeds};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 

@@ -8,7 +8,7 @@ use bowline_core::id::{ConnId, MeshId, RequestId};
 use bowline_core::limits::ACCEPT_DURABLE_WITHIN;
 use bowline_core::mesh::{Config, Input, Mesh, Output, Request, Response};
 use bowline_core::store::mesh::{Load, Op, Recovered};
-use bowline_io::clock::{Clock, SystemClock};
+use bowline_io::clock::Clock;
 use bowline_io::drive::{Effects, Inbox, Inputs, spawn_machine};
 use bowline_io::store::Store;
 use bowline_io::ws::Commands;
@@ -69,6 +69,7 @@ impl MeshHandle {
     /// Runs the machine from what its store remembers. `inputs` and `inbox` are one channel, into
     /// which the store's events go as well.
     pub(crate) fn start(
+        clock: impl Clock,
         config: Config,
         slug: String,
         seed: [u8; 32],
@@ -76,7 +77,6 @@ impl MeshHandle {
         store: impl Store<Op, Load>,
         (inputs, inbox): (Inputs<Input>, Inbox<Input>),
     ) -> Self {
-        let clock = SystemClock;
         let gauges = Arc::new(Gauges::default());
         let mesh = Mesh::new(config.clone(), seed, recovered, clock.now());
         let conns = Conns::default();

@@ -17,7 +17,10 @@ use bowline_core::store::mesh::{
 use bowline_core::store::{Event, Txn, TxnId, host};
 use bowline_core::time::{Mono, Now, Wall};
 use bowline_core::wire::{Base64Body, Priority};
-use bowline_io::store::{BROKER_DATABASE, BrokerDatabase, DAEMON_DATABASE, DaemonDatabase, Store};
+use bowline_io::store::{
+    BROKER_DATABASE, BrokerDatabase, BrokerStores, DAEMON_DATABASE, DaemonDatabase, HostStores,
+    Store,
+};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
@@ -79,7 +82,7 @@ async fn begin_mesh(dir: &Path) -> bool {
         };
         begin(Mesh::new(config, [0; 32], recovered, NOW));
     }
-    database.close();
+    drop(database);
     begins
 }
 
@@ -94,7 +97,7 @@ async fn begin_host(dir: &Path) -> bool {
         let crypto = Arc::new(StandIn);
         begin(Host::new(config, [0; 32], crypto, recovered, NOW));
     }
-    database.close();
+    drop(database);
     begins
 }
 
@@ -158,14 +161,14 @@ impl Whole {
                 .expect("it opens");
             handle.persist(first(mesh_ops()));
             until_durable(&events);
-            database.close();
+            drop(database);
             let database = DaemonDatabase::open(dir.path(), NOW.wall, |_| {}).expect("it opens");
             let (said, events) = mpsc::channel();
             let tell = move |event| said.send(event).expect("somebody listens");
             let (mut handle, _) = database.open_host(tell).await.expect("it opens");
             handle.persist(first(host_ops()));
             until_durable(&events);
-            database.close();
+            drop(database);
         });
         let read = |name: &str| {
             let path: PathBuf = dir.path().join(name);

@@ -20,7 +20,7 @@
 //!
 //! // a daemon's connection, on `Output::Dial { conn, plan }`
 //! let (commands, queue) = ws::commands();                     // the host's effects keep `commands`
-//! let dial = ws::dial(&plan.url, net::connect_tcp);
+//! let dial = ws::dial(&plan.url, &net::Tcp);
 //! spawn(ws::run_client_connection(conn, dial, ClientLink::new(…), clock, queue, upstream));
 //! ```
 //!

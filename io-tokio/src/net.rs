@@ -38,14 +38,27 @@ impl Listener for UnixListener {
     }
 }
 
-/// The connector of production: `authority` is `host:port`.
-///
-/// # Errors
-/// If the name does not resolve or nobody listens.
-pub async fn connect_tcp(authority: String) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(authority).await?;
-    let _refused = stream.set_nodelay(true);
-    Ok(stream)
+/// How a stream is opened to `authority`, which is `host:port`; turmoil brings its own.
+pub trait Connector: Clone + Send + Sync + 'static {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// # Errors
+    /// If the name does not resolve or nobody listens.
+    fn connect(&self, authority: String) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+/// The connector of production.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tcp;
+
+impl Connector for Tcp {
+    type Stream = TcpStream;
+
+    async fn connect(&self, authority: String) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(authority).await?;
+        let _refused = stream.set_nodelay(true);
+        Ok(stream)
+    }
 }
 
 /// Listens on a Unix socket that only this user may open. A socket file that nobody answers is left

@@ -8,7 +8,7 @@ use bowline_core::limits::{FRAME_BYTES, HELLO_FRAME_BYTES};
 use bowline_core::link::Down;
 use bowline_core::wire::Close;
 use bowline_io::http::{self, Target};
-use bowline_io::net::connect_tcp;
+use bowline_io::net::{Connector, Tcp};
 use bowline_io::ws;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -405,7 +405,8 @@ async fn a_client_whose_headers_never_end_is_cut_off() {
         ..http::ServerConfig::default()
     })
     .await;
-    let mut stream = connect_tcp(server.address.to_string())
+    let mut stream = Tcp
+        .connect(server.address.to_string())
         .await
         .expect("it listens");
     stream

@@ -11,18 +11,21 @@ use bowline_core::limits::BROKER_ANSWERS_WITHIN;
 use bowline_core::link::DialPlan;
 use bowline_core::link::client::ClientLink;
 use bowline_core::store::host::{Load, Op};
-use bowline_io::clock::{Clock, SystemClock};
+use bowline_io::clock::Clock;
 use bowline_io::drive::{Effects, Inputs};
-use bowline_io::http::{HttpUrl, Target, call};
-use bowline_io::net::connect_tcp;
-use bowline_io::store::{Handle, HostRows, Store};
+use bowline_io::http::{HttpUrl, call_through};
+use bowline_io::net::Connector;
+use bowline_io::store::Store;
 use bowline_io::ws::{self, Commands, FromBroker, Upstream};
 use hyper::Method;
 
 use super::ipc::Answers;
 
-pub(super) struct HostEffects {
-    store: Handle<HostRows>,
+/// `S` commits, `N` connects, `C` tells the time.
+pub struct HostEffects<S, N, C> {
+    store: S,
+    connector: N,
+    clock: C,
     crypto: Arc<RealCrypto>,
     inputs: Inputs<Input>,
     conns: Conns,
@@ -35,15 +38,19 @@ type Conns = Arc<Mutex<HashMap<ConnId, Commands>>>;
 /// A broker's answer to a join or a new mesh is small.
 const BROKER_ANSWER_BYTES: usize = 64 * 1024;
 
-impl HostEffects {
+impl<S, N: Connector, C: Clock> HostEffects<S, N, C> {
     pub(super) fn new(
-        store: Handle<HostRows>,
+        store: S,
+        connector: N,
+        clock: C,
         crypto: Arc<RealCrypto>,
         inputs: Inputs<Input>,
         answers: Answers,
     ) -> Self {
         Self {
             store,
+            connector,
+            clock,
             crypto,
             inputs,
             conns: Conns::default(),
@@ -62,10 +69,11 @@ impl HostEffects {
         };
         let url = plan.url.clone();
         let crypto: Arc<dyn Crypto> = Arc::clone(&self.crypto) as _;
+        let (connector, clock) = (self.connector.clone(), self.clock.clone());
         tokio::spawn(async move {
-            let dial = ws::dial(&url, connect_tcp);
-            let link = ClientLink::new(SystemClock.now(), plan, crypto);
-            ws::run_client_connection(conn, dial, link, SystemClock, queue, upstream).await;
+            let dial = ws::dial(&url, &connector);
+            let link = ClientLink::new(clock.now(), plan, crypto);
+            ws::run_client_connection(conn, dial, link, clock, queue, upstream).await;
         });
     }
 
@@ -78,8 +86,9 @@ impl HostEffects {
 
     fn ask_broker(&self, request: RequestId, http: HttpCall) {
         let inputs = self.inputs.clone();
+        let connector = self.connector.clone();
         tokio::spawn(async move {
-            let outcome = ask(http).await.unwrap_or_else(|detail| {
+            let outcome = ask(&connector, http).await.unwrap_or_else(|detail| {
                 tracing::warn!(detail, "a broker gave no answer");
                 HttpOutcome::Failed { detail }
             });
@@ -88,13 +97,13 @@ impl HostEffects {
     }
 }
 
-impl Effects<Output> for HostEffects {
+impl<S: Store<Op, Load>, N: Connector, C: Clock> Effects<Output> for HostEffects<S, N, C> {
     fn carry_out(&mut self, output: Output) {
         match output {
             Output::Dial { conn, plan } => self.dial(conn, plan),
             Output::Send { conn, frame } => self.command(conn, |commands| commands.send(frame)),
             Output::Hangup { conn, close } => self.command(conn, |commands| commands.close(close)),
-            Output::Persist(txn) => Store::<Op, Load>::persist(&mut self.store, txn),
+            Output::Persist(txn) => self.store.persist(txn),
             Output::Load { load, what } => self.store.load(load, what),
             Output::Answer { request, answer } => self.answers.answer(request, answer),
             Output::SubscribeRefused { subscriber, answer } => {
@@ -147,11 +156,12 @@ impl Upstream<FromBroker> for ToHost {
     }
 }
 
-async fn ask(http: HttpCall) -> Result<HttpOutcome, String> {
+async fn ask(connector: &impl Connector, http: HttpCall) -> Result<HttpOutcome, String> {
     let url = HttpUrl::parse(&http.url).map_err(|error| error.to_string())?;
     let method: Method = http.method.parse().map_err(|_| "no such method")?;
-    let answered = call(
-        &Target::of(&url),
+    let answered = call_through(
+        connector,
+        &url.authority(),
         method,
         url.path(),
         &[],

@@ -7,48 +7,34 @@ mod disk;
 mod effects;
 mod ipc;
 mod log_file;
+mod running;
 mod watch;
-
-use std::sync::Arc;
-use std::time::Duration;
 
 use bowline_broker::exit::{Exit, Failure};
 use bowline_broker::seed;
-use bowline_core::crypto::real::RealCrypto;
-use bowline_core::host::Host;
 use bowline_core::host::io::{Config, Input};
 use bowline_core::limits::Limits;
 use bowline_io::clock::{Clock, SystemClock};
-use bowline_io::drive::{self, Inputs};
-use bowline_io::http::{ServerConfig, serve};
-use bowline_io::net::bind_unix;
+use bowline_io::drive::Inputs;
+use bowline_io::net::{Tcp, bind_unix};
 use bowline_io::store::{DaemonDatabase, Halt};
 use sha2::{Digest, Sha256};
-use tokio::sync::{oneshot, watch as signal};
-use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::sync::oneshot;
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::home::Home;
-use effects::HostEffects;
-use ipc::Ipc;
 pub use log_file::LogFile;
-use watch::Watched;
+pub use running::Running;
 
-/// Until it is stopped; dropping it leaves its tasks to the runtime.
+/// The daemon of production, on a home of its own. Until it is stopped; dropping it leaves its
+/// tasks to the runtime.
 pub struct Process {
     home: Home,
-    inputs: Inputs<Input>,
-    machine: JoinHandle<HostEffects>,
-    listener: JoinHandle<()>,
-    stopping: signal::Sender<bool>,
-    database: DaemonDatabase,
+    running: Running<DaemonDatabase, Tcp, SystemClock>,
     halted: oneshot::Receiver<Halt>,
 }
 
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// How long connections may take to close, and what was accepted to become durable, at a stop.
-const STOPPED_WITHIN: Duration = Duration::from_secs(10);
 
 impl Process {
     /// Takes the home, opens its database and listens on its socket.
@@ -70,51 +56,22 @@ impl Process {
                 .await
                 .map_err(std::io::Error::other)??;
         let token = home.machine_token(|| Ok(hex(&seed::from_system()?)))?;
-
-        let (inputs, inbox) = drive::channel();
-        let events = {
-            let inputs = inputs.clone();
-            move |event| inputs.tell(Input::Store(event))
-        };
-        let (store, recovered) = database.open_host(events).await?;
         let config = Config {
             limits: Limits::default(),
             machine_token_sha256: Sha256::digest(&token).into(),
             hostname: hostname(),
             version: VERSION,
         };
-        let crypto = Arc::new(RealCrypto);
-        let host = Host::new(
-            config,
-            seed::from_system()?,
-            Arc::clone(&crypto) as _,
-            recovered,
-            clock.now(),
-        );
-        let ipc = Ipc::new(inputs.clone());
-        let effects = HostEffects::new(store, crypto, inputs.clone(), ipc.answers());
-        let watched = Watched::new(host, inputs.clone());
         let socket = bind_unix(&home.socket())
             .await
             .map_err(|error| cannot_listen(&home, &error))?;
-        let machine = drive::spawn_machine(watched, clock, inbox, effects);
-        let (stopping, stopped) = signal::channel(false);
-        let listener = tokio::spawn(serve(
-            socket,
-            clock,
-            ServerConfig::default(),
-            move |request, info| ipc.clone().answer(request, info),
-            until_set(stopped),
-        ));
-        tokio::spawn(tell_of_disk(home.clone(), inputs.clone()));
+        let running =
+            Running::start(socket, Tcp, clock, database, seed::from_system()?, config).await?;
+        tokio::spawn(tell_of_disk(home.clone(), running.inputs().clone()));
         tracing::info!(home = %home.dir().display(), "the daemon is up");
         Ok(Self {
             home,
-            inputs,
-            machine,
-            listener,
-            stopping,
-            database,
+            running,
             halted,
         })
     }
@@ -126,7 +83,7 @@ impl Process {
                 Ok(halt) => Failure::new(Exit::Halted, "store_halted", halt.to_string()),
                 Err(_) => Failure::new(Exit::Halted, "store_gone", "the store's thread is gone"),
             },
-            _ = &mut self.machine => {
+            () = self.running.machine_gone() => {
                 Failure::new(Exit::Halted, "machine_gone", "the daemon's machine ended")
             }
         };
@@ -139,28 +96,9 @@ impl Process {
     /// If that takes too long.
     pub async fn stop(self) -> Result<(), Failure> {
         tracing::info!("stopping");
-        self.inputs.tell(Input::Stop);
-        let machine = timeout(STOPPED_WITHIN, self.machine).await;
-        self.stopping.send_replace(true);
-        self.listener.await.map_err(std::io::Error::other)?;
+        let stopped = self.running.stop().await;
         let removed = std::fs::remove_file(self.home.socket());
-        let database = self.database;
-        let closed = tokio::task::spawn_blocking(move || database.close());
-        let closed = timeout(STOPPED_WITHIN, closed).await;
-        match (machine, closed) {
-            (Ok(ended), Ok(closed)) => {
-                ended.map_err(std::io::Error::other)?;
-                closed.map_err(std::io::Error::other)?;
-            }
-            _ => {
-                return Err(Failure::new(
-                    Exit::Failed,
-                    "slow_stop",
-                    format!("not everything ended within {} s", STOPPED_WITHIN.as_secs()),
-                )
-                .next("what was answered is durable, and the rest is done after the next start"));
-            }
-        }
+        stopped?;
         tracing::info!("stopped");
         Ok(removed?)
     }
@@ -209,9 +147,4 @@ fn hostname() -> String {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-async fn until_set(mut flag: signal::Receiver<bool>) {
-    // Its sender gone: the process is, too.
-    let _gone = flag.wait_for(|set| *set).await.is_err();
 }

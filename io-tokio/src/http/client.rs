@@ -15,6 +15,7 @@ use tokio::net::UnixStream;
 
 use super::body::{BodyError, read_body};
 use super::url::HttpUrl;
+use crate::net::{Connector, Tcp};
 
 /// Where a server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,27 +90,24 @@ pub async fn call(
         .unwrap_or(Err(CallError::TooSlow { within }))
 }
 
-/// As [`call`], over a stream that the caller has opened to `host`: for another network than the
-/// operating system's.
+/// As [`call`], to `authority` over any network.
 ///
 /// # Errors
 /// See [`CallError`].
-pub async fn call_over<S>(
-    stream: S,
-    host: &str,
+pub async fn call_through<N: Connector>(
+    connector: &N,
+    authority: &str,
     method: Method,
     path: &str,
     headers: &[(&str, &str)],
     body: Bytes,
     limit: usize,
     within: Duration,
-) -> Result<Answered, CallError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+) -> Result<Answered, CallError> {
     let exchange = async {
-        let request = build(host, method, path, headers, body)?;
-        read_answer(send(stream, request).await?, limit, within).await
+        let request = build(authority, method, path, headers, body)?;
+        let response = send(connect(connector, authority).await?, request).await?;
+        read_answer(response, limit, within).await
     };
     tokio::time::timeout(within, exchange)
         .await
@@ -229,20 +227,18 @@ async fn request(
 ) -> Result<Response<Incoming>, CallError> {
     let request = build(target.host(), method, path, headers, body)?;
     match target {
-        Target::Tcp(authority) => {
-            let stream = crate::net::connect_tcp(authority.clone()).await;
-            send(
-                stream.map_err(|error| unreachable(authority, error))?,
-                request,
-            )
-            .await
-        }
+        Target::Tcp(authority) => send(connect(&Tcp, authority).await?, request).await,
         Target::Unix(path) => {
             let stream = UnixStream::connect(path).await;
             let stream = stream.map_err(|error| unreachable(&path.display().to_string(), error));
             send(stream?, request).await
         }
     }
+}
+
+async fn connect<N: Connector>(connector: &N, authority: &str) -> Result<N::Stream, CallError> {
+    let stream = connector.connect(authority.to_owned()).await;
+    stream.map_err(|error| unreachable(authority, error))
 }
 
 fn build(

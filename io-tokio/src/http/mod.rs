@@ -9,7 +9,7 @@ mod url;
 
 pub use body::{Body, BodyError, json, read_body};
 pub use client::{
-    Answered, CallError, EventStream, ReadEvent, Target, call, call_over, open_events,
+    Answered, CallError, EventStream, ReadEvent, Target, call, call_through, open_events,
 };
 pub use server::{ConnInfo, Peer, ServerConfig, serve};
 pub use sse::{EventSender, EventsGone, SseFrame, events};

@@ -1,6 +1,7 @@
 //! The broker's database: one file, the registry and every mesh of this broker owners of their own.
 
 use std::convert::Infallible;
+use std::io;
 use std::path::Path;
 
 use bowline_core::id::{MeshId, MessageSeq};
@@ -13,6 +14,7 @@ use bowline_core::store::{Event, Owner};
 use bowline_core::time::Wall;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::BrokerStores;
 use super::columns::{
     get_base64, get_count, get_id, get_id_if_any, get_json, get_named, get_parsed, get_peer,
     get_priority, get_role, get_wall, get_wall_if_any, json, peer, wall,
@@ -24,7 +26,8 @@ use super::file::{Kind, OpenError};
 use super::hold::Hold;
 use super::migrate::Migration;
 
-/// A broker's data directory, held by this process until it is dropped.
+/// A broker's data directory, held by this process until it is dropped, which commits what waits, and
+/// blocks meanwhile.
 pub struct BrokerDatabase {
     hold: Hold,
 }
@@ -62,13 +65,13 @@ impl BrokerDatabase {
         let hold = Hold::take(dir, &KIND, now, on_halt)?;
         Ok(Self { hold })
     }
+}
 
-    /// Takes a mesh over: its term is raised by one, durably. `events` are for its machine; called
-    /// from the writer's thread, it must not block.
-    ///
-    /// # Errors
-    /// If the database does not take it, or the store has halted.
-    pub async fn open_mesh(
+impl BrokerStores for BrokerDatabase {
+    type Mesh = Handle<MeshRows>;
+    type Registry = Handle<RegistryRows>;
+
+    async fn open_mesh(
         &self,
         mesh: &MeshId,
         events: impl FnMut(Event<Loaded>) + Send + 'static,
@@ -76,20 +79,15 @@ impl BrokerDatabase {
         self.hold.driver.open(mesh.as_str(), events).await
     }
 
-    /// As [`Self::open_mesh`], for the registry.
-    ///
-    /// # Errors
-    /// If the database does not take it, or the store has halted.
-    pub async fn open_registry(
+    async fn open_registry(
         &self,
         events: impl FnMut(Event<registry::Loaded>) + Send + 'static,
     ) -> Result<(Handle<RegistryRows>, registry::Recovered), OpenOwnerError> {
         self.hold.driver.open(REGISTRY, events).await
     }
 
-    /// Commits what waits and lets the directory go. Blocks.
-    pub fn close(self) {
-        self.hold.close();
+    async fn finish(self) -> io::Result<()> {
+        self.hold.finish().await
     }
 }
 

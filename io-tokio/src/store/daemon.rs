@@ -1,5 +1,6 @@
 //! The daemon's database: one file, one owner.
 
+use std::io;
 use std::path::Path;
 
 use bowline_core::id::{InboxSeq, OutboxSeq};
@@ -12,6 +13,7 @@ use bowline_core::time::Wall;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
+use super::HostStores;
 use super::columns::{
     get_base64, get_count, get_id, get_id_if_any, get_json, get_named, get_parsed, get_peer,
     get_priority, get_role, get_secret, get_secret_if_any, get_wall, get_wall_if_any, json, peer,
@@ -24,7 +26,8 @@ use super::file::{Kind, OpenError};
 use super::hold::Hold;
 use super::migrate::Migration;
 
-/// A daemon's data directory, held by this process until it is dropped.
+/// A daemon's data directory, held by this process until it is dropped, which commits what waits, and
+/// blocks meanwhile.
 pub struct DaemonDatabase {
     hold: Hold,
 }
@@ -61,22 +64,20 @@ impl DaemonDatabase {
         let hold = Hold::take(dir, &KIND, now, on_halt)?;
         Ok(Self { hold })
     }
+}
 
-    /// Raises the host's term by one, durably, and reads back what it remembers. `events` are for
-    /// its machine; called from the writer's thread, it must not block.
-    ///
-    /// # Errors
-    /// If the database does not take it, or the store has halted.
-    pub async fn open_host(
+impl HostStores for DaemonDatabase {
+    type Host = Handle<HostRows>;
+
+    async fn open_host(
         &self,
         events: impl FnMut(Event<Loaded>) + Send + 'static,
     ) -> Result<(Handle<HostRows>, Recovered), OpenOwnerError> {
         self.hold.driver.open(OWNER, events).await
     }
 
-    /// Commits what waits and lets the directory go. Blocks.
-    pub fn close(self) {
-        self.hold.close();
+    async fn finish(self) -> io::Result<()> {
+        self.hold.finish().await
     }
 }
 

@@ -1,5 +1,6 @@
 //! A process's hold on a data directory: the lock, the database file in it, and the driver over it.
 
+use std::io;
 use std::path::Path;
 
 use bowline_core::time::Wall;
@@ -9,7 +10,7 @@ use super::fault::Halt;
 use super::file::{self, Kind, OpenError};
 use super::lock::DirLock;
 
-/// Ends when it is dropped; what waits is committed only by [`Hold::close`].
+/// Dropping it commits what waits, and blocks meanwhile.
 pub(super) struct Hold {
     pub(super) driver: Driver,
     /// Let go after the driver.
@@ -35,8 +36,10 @@ impl Hold {
         })
     }
 
-    /// Commits what waits and lets the directory go. Blocks.
-    pub(super) fn close(mut self) {
-        self.driver.stop();
+    /// As dropping it, for whoever must not block.
+    pub(super) async fn finish(self) -> io::Result<()> {
+        tokio::task::spawn_blocking(|| drop(self))
+            .await
+            .map_err(io::Error::other)
     }
 }

@@ -26,6 +26,7 @@ use super::socket::Socket;
 use super::{CommandQueue, FromBroker, Upstream};
 use crate::clock::Clock;
 use crate::http::{HttpUrl, UrlError};
+use crate::net::Connector;
 
 /// `ws://host[:port]/path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,22 +64,16 @@ pub enum DialError {
 /// A socket that has shaken hands, for [`run_client_connection`].
 pub struct Dialled<S>(Socket<S>);
 
-/// Connects through `connector`, which is given `host:port`, and shakes hands. How long this may
+/// Connects through `connector` and shakes hands. How long this may
 /// take is the link's to say: its driver drops the future.
 ///
 /// # Errors
 /// If there is no such host, nobody listens, or it does not speak WebSocket.
-pub async fn dial<S, F>(
-    url: &str,
-    connector: impl FnOnce(String) -> F,
-) -> Result<Dialled<S>, DialError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    F: Future<Output = io::Result<S>>,
-{
+pub async fn dial<N: Connector>(url: &str, connector: &N) -> Result<Dialled<N::Stream>, DialError> {
     let url = WsUrl::parse(url)?;
     let to = url.authority();
-    let stream = connector(to.clone())
+    let stream = connector
+        .connect(to.clone())
         .await
         .map_err(|error| DialError::Connect { to, error })?;
     let key = generate_key();
@@ -110,7 +105,7 @@ where
         return Err(DialError::NotWebSocket);
     }
     let upgraded = hyper::upgrade::on(response).await?;
-    let Ok(parts) = upgraded.downcast::<TokioIo<S>>() else {
+    let Ok(parts) = upgraded.downcast::<TokioIo<N::Stream>>() else {
         unreachable!("the stream is the one that the connector gave");
     };
     Ok(Dialled(Socket::new(

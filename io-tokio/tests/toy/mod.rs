@@ -13,7 +13,7 @@ use bowline_core::wire::client::{About, Offer};
 use bowline_core::wire::{ClientFrame, Close};
 use bowline_io::clock::{Clock, SystemClock};
 use bowline_io::http::{self, Body, ConnInfo, ServerConfig};
-use bowline_io::net::connect_tcp;
+use bowline_io::net::Tcp;
 use bowline_io::ws::{
     self, CommandQueue, Commands, FromBroker, FromClient, Upstream, commands, dial, next_conn_id,
 };
@@ -388,7 +388,7 @@ impl ClientToy {
 }
 
 async fn run(url: String, link: ClientLinkToy, queue: CommandQueue, upstream: ClientUpstream) {
-    let dial = dial(&url, connect_tcp);
+    let dial = dial(&url, &Tcp);
     ws::run_client_connection(ConnId(1), dial, link, SystemClock, queue, upstream).await;
 }
 

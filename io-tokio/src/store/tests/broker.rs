@@ -269,10 +269,8 @@ async fn a_directory_is_held_by_one_broker() {
         .expect("the first one opens");
     let refused = BrokerDatabase::open(dir.path(), NOW, |halt| panic!("{halt}"));
     assert!(matches!(refused, Err(OpenError::Lock(_))));
-    first.close();
-    BrokerDatabase::open(dir.path(), NOW, |halt| panic!("{halt}"))
-        .expect("it was let go")
-        .close();
+    drop(first);
+    BrokerDatabase::open(dir.path(), NOW, |halt| panic!("{halt}")).expect("it was let go");
 }
 
 fn member(id: &str) -> Op {

@@ -57,7 +57,7 @@ async fn a_directory_is_held_by_one_daemon() {
         .expect("the first one opens");
     let refused = DaemonDatabase::open(dir.path(), NOW, |halt| panic!("{halt}"));
     assert!(matches!(refused, Err(OpenError::Lock(_))));
-    first.close();
+    drop(first);
 }
 
 /// Secrets have no equality and no `Debug`: they are compared here and nowhere else.
