@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::rc::Rc;
 
 use bowline_core::id::LoadId;
@@ -50,6 +51,25 @@ macro_rules! image {
 image!(mesh);
 image!(host);
 
+impl Image for store::registry::Image {
+    type Op = store::registry::Op;
+    type Load = Infallible;
+    type Loaded = store::registry::Loaded;
+    type Recovered = store::registry::Recovered;
+
+    fn apply(&mut self, op: &Self::Op) {
+        self.apply(op);
+    }
+
+    fn load(&self, load: &Infallible) -> Self::Loaded {
+        match *load {}
+    }
+
+    fn recover(&self, owner: Owner) -> Self::Recovered {
+        self.recover(owner)
+    }
+}
+
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct StoreProfile {
     pub commit_least_us: u64,
@@ -77,6 +97,59 @@ pub struct Durable<I> {
     pub image: I,
     pub owner: Owner,
     pub fault: Option<StoreFault>,
+}
+
+/// Why a batch was not committed, ever: the process halts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// Another owner.
+    Fenced,
+    Broken(String),
+}
+
+impl<I: Image> Durable<I> {
+    /// A new owner takes over: whoever was it before is fenced.
+    pub fn take_over(&mut self) -> (Term, I::Recovered) {
+        self.owner.term = Term(self.owner.term.0 + 1);
+        (self.owner.term, self.image.recover(self.owner))
+    }
+
+    /// One database transaction behind `UPDATE owner`, as core's `store` describes it. Answers how
+    /// many of the batch had been there before.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn commit(&mut self, term: Term, batch: &[Txn<I::Op>]) -> Result<usize, Refused> {
+        if self.owner.term != term {
+            return Err(Refused::Fenced);
+        }
+        let mut expected = batch[0].id;
+        for txn in batch {
+            if txn.id != expected {
+                return Err(Refused::Broken(format!(
+                    "transaction {} follows {}",
+                    txn.id.0,
+                    expected.0.saturating_sub(1)
+                )));
+            }
+            expected = expected.next();
+        }
+        let watermark = self.owner.last_txn;
+        if watermark.next() < batch[0].id {
+            return Err(Refused::Broken(format!(
+                "transaction {} was emitted, the store holds {}",
+                batch[0].id.0, watermark.0
+            )));
+        }
+        let were_there = batch.iter().filter(|txn| txn.id <= watermark).count();
+        for txn in &batch[were_there..] {
+            for op in txn.ops.iter() {
+                self.image.apply(op);
+            }
+            self.owner.last_txn = txn.id;
+        }
+        Ok(were_there)
+    }
 }
 
 /// The durable part, shared by whoever believes that it owns it.
@@ -114,22 +187,19 @@ impl<I: Image> Driver<I> {
         node: NodeId,
         k: &Kernel,
     ) -> (Self, I::Recovered) {
-        let mut held = durable.borrow_mut();
-        held.owner.term = Term(held.owner.term.0 + 1);
-        let entity = (node as u64) << 32 | held.owner.term.0;
+        let (term, recovered) = durable.borrow_mut().take_over();
+        let entity = (node as u64) << 32 | term.0;
         let driver = Self {
             durable: Rc::clone(durable),
             profile,
             node,
-            term: held.owner.term,
+            term,
             queue: VecDeque::new(),
             committing: 0,
             loads: VecDeque::new(),
             loads_begun: 0,
             draws: k.random.stream(Purpose::Commit, entity),
         };
-        let recovered = held.image.recover(held.owner);
-        drop(held);
         (driver, recovered)
     }
 
@@ -215,7 +285,6 @@ impl<I: Image> Driver<I> {
         }
     }
 
-    /// One database transaction behind `UPDATE owner`, as core's `store` describes it.
     fn apply(
         &mut self,
         k: &mut Kernel,
@@ -223,38 +292,20 @@ impl<I: Image> Driver<I> {
         ops: &mut Vec<(TxnId, Vec<I::Op>)>,
     ) -> Result<TxnId, Said<I>> {
         let mut held = self.durable.borrow_mut();
-        if held.owner.term != self.term {
-            k.fault_marks.hit(FaultMark::Fenced);
-            return Err(Said::Fenced);
-        }
-        let mut expected = batch[0].id;
-        for txn in batch {
-            if txn.id != expected {
-                return Err(Said::Broken(format!(
-                    "transaction {} follows {}",
-                    txn.id.0,
-                    expected.0.saturating_sub(1)
-                )));
+        let were_there = match held.commit(self.term, batch) {
+            Ok(were_there) => were_there,
+            Err(Refused::Fenced) => {
+                k.fault_marks.hit(FaultMark::Fenced);
+                return Err(Said::Fenced);
             }
-            expected = expected.next();
+            Err(Refused::Broken(why)) => return Err(Said::Broken(why)),
+        };
+        if were_there > 0 {
+            k.fault_marks.hit(FaultMark::WatermarkFound);
         }
-        let watermark = held.owner.last_txn;
-        if watermark.next() < batch[0].id {
-            return Err(Said::Broken(format!(
-                "transaction {} was emitted, the store holds {}",
-                batch[0].id.0, watermark.0
-            )));
-        }
-        for txn in batch.iter().filter(|txn| txn.id > watermark) {
-            for op in txn.ops.iter() {
-                held.image.apply(op);
-            }
-            held.owner.last_txn = txn.id;
+        for txn in &batch[were_there..] {
             k.trace.fold(&[0xc0, self.node as u64, txn.id.0]);
             ops.push((txn.id, txn.ops.to_vec()));
-        }
-        if watermark >= batch[0].id {
-            k.fault_marks.hit(FaultMark::WatermarkFound);
         }
         Ok(held.owner.last_txn)
     }

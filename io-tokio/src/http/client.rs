@@ -124,10 +124,46 @@ pub async fn open_events(
     headers: &[(&str, &str)],
     within: Duration,
 ) -> Result<EventStream, CallError> {
+    let headers = accepting_events(headers);
+    let response = request(target, Method::GET, path, &headers, Bytes::new());
+    event_stream(response, within).await
+}
+
+/// As [`open_events`], from `authority` over any network.
+///
+/// # Errors
+/// See [`open_events`].
+pub async fn open_events_through<N: Connector>(
+    connector: &N,
+    authority: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    within: Duration,
+) -> Result<EventStream, CallError> {
+    let headers = accepting_events(headers);
+    let response = async {
+        let request = build(authority, Method::GET, path, &headers, Bytes::new())?;
+        send(connect(connector, authority).await?, request).await
+    };
+    event_stream(response, within).await
+}
+
+const ERROR_BYTES: usize = 64 * 1024;
+/// An event longer than this is not one of ours.
+const EVENT_BYTES: usize = 4 * 1024 * 1024;
+
+fn accepting_events<'a>(headers: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     let mut all = vec![(ACCEPT.as_str(), "text/event-stream")];
     all.extend_from_slice(headers);
+    all
+}
+
+async fn event_stream(
+    response: impl Future<Output = Result<Response<Incoming>, CallError>>,
+    within: Duration,
+) -> Result<EventStream, CallError> {
     let exchange = async {
-        let response = request(target, Method::GET, path, &all, Bytes::new()).await?;
+        let response = response.await?;
         if response.status() == StatusCode::OK {
             return Ok(EventStream {
                 body: response.into_body(),
@@ -141,10 +177,6 @@ pub async fn open_events(
         .await
         .unwrap_or(Err(CallError::TooSlow { within }))
 }
-
-const ERROR_BYTES: usize = 64 * 1024;
-/// An event longer than this is not one of ours.
-const EVENT_BYTES: usize = 4 * 1024 * 1024;
 
 /// The reading end of an event stream.
 pub struct EventStream {

@@ -10,6 +10,7 @@ mod url;
 pub use body::{Body, BodyError, json, read_body};
 pub use client::{
     Answered, CallError, EventStream, ReadEvent, Target, call, call_through, open_events,
+    open_events_through,
 };
 pub use server::{ConnInfo, Peer, ServerConfig, serve};
 pub use sse::{EventSender, EventsGone, SseFrame, events};
