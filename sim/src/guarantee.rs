@@ -479,7 +479,7 @@ pub fn page(mutants: &[Mutant], kills: &[Kill], kept: &Kept) -> String {
         }));
         let own = mutants
             .iter()
-            .filter(|mutant| guarantee.oracles.contains(&mutant.oracle.as_str()));
+            .filter(|mutant| guarantee.oracles.contains(&mutant.found_by.as_str()));
         let own = listed(own.map(|mutant| {
             let seed = found(mutant).map_or("not found".to_owned(), |kill| kill.seed.to_string());
             format!("[{0}](../sim/mutants/{0}.patch) {seed}", mutant.name)

@@ -1,5 +1,5 @@
-//! Mutants: changes of core for the worse, each kept as a patch that names the oracle which has to
-//! find it.
+//! Mutants: changes of the code for the worse, each kept as a patch that names what has to find it:
+//! an oracle where core is changed, a scenario where a shell is.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,11 +13,13 @@ pub const SEEDS_MOST: u64 = 500;
 /// A mutant is a slip, not a rewrite.
 pub const CHANGED_LINES_MOST: usize = 5;
 
-/// `oracle: NAME`, what the change does in words, then a patch that `git apply` takes.
+/// `oracle: NAME` or `scenario: NAME`, what the change does in words, then a patch that `git apply`
+/// takes.
 #[derive(Clone, Debug)]
 pub struct Mutant {
     pub name: String,
-    pub oracle: String,
+    /// An oracle, or a scenario.
+    pub found_by: String,
     pub why: String,
     pub patch: PathBuf,
     /// Added or removed, whichever are more.
@@ -34,37 +36,46 @@ pub struct Kill {
     pub seed: u64,
 }
 
-/// The patches of `folder`, by name.
+/// The patches of core in `folder`, by name.
 ///
 /// # Errors
 /// If one cannot be read, or is not a mutant.
-pub fn all(folder: &Path) -> anyhow::Result<Vec<Mutant>> {
+pub fn of_core(folder: &Path) -> anyhow::Result<Vec<Mutant>> {
+    all(folder, "oracle: ")
+}
+
+/// The patches of shells in `folder`, by name.
+///
+/// # Errors
+/// If one cannot be read, or is not a mutant.
+pub fn of_shells(folder: &Path) -> anyhow::Result<Vec<Mutant>> {
+    all(folder, "scenario: ")
+}
+
+fn all(folder: &Path, keyword: &str) -> anyhow::Result<Vec<Mutant>> {
     let mut mutants = Vec::new();
     let entries =
         fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     for entry in entries {
         let path = entry?.path();
         if path.extension().is_some_and(|ending| ending == "patch") {
-            mutants.push(read(path)?);
+            mutants.push(read(path, keyword)?);
         }
     }
     mutants.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(mutants)
 }
 
-fn read(patch: PathBuf) -> anyhow::Result<Mutant> {
+fn read(patch: PathBuf, keyword: &str) -> anyhow::Result<Mutant> {
     let text =
         fs::read_to_string(&patch).with_context(|| format!("cannot read {}", patch.display()))?;
     let name = patch
         .file_stem()
         .map(|stem| stem.to_string_lossy().into_owned())
         .unwrap_or_default();
-    let Some(oracle) = text
-        .lines()
-        .next()
-        .and_then(|it| it.strip_prefix("oracle: "))
-    else {
-        bail!("{name}: the first line has to be `oracle: NAME`");
+    let first = text.lines().next();
+    let Some(found_by) = first.and_then(|it| it.strip_prefix(keyword)) else {
+        bail!("{name}: the first line has to be `{keyword}NAME`");
     };
     let why: Vec<&str> = text
         .lines()
@@ -84,7 +95,7 @@ fn read(patch: PathBuf) -> anyhow::Result<Mutant> {
         .map(PathBuf::from)
         .collect();
     Ok(Mutant {
-        oracle: oracle.trim().to_owned(),
+        found_by: found_by.trim().to_owned(),
         why: why.join(" "),
         changed_lines: count('+', "+++ ").max(count('-', "--- ")),
         files,

@@ -11,7 +11,7 @@ use sim::{guarantee, oracle};
 
 #[test]
 fn the_page_says_what_it_is_made_of() {
-    let mutants = mutant::all(&root().join("sim/mutants")).expect("the mutants can be read");
+    let mutants = mutant::of_core(&root().join("sim/mutants")).expect("the mutants can be read");
     let kills: Vec<Kill> =
         serde_json::from_str(&read("sim/mutants/killed.json")).expect("a list of kills");
     let expected = guarantee::page(&mutants, &kills, &kept());
@@ -25,7 +25,7 @@ fn the_page_says_what_it_is_made_of() {
             expected.contains(&format!("[{}]", mutant.name)),
             "{} is for {}, which judges no guarantee",
             mutant.name,
-            mutant.oracle
+            mutant.found_by
         );
     }
 }

@@ -23,16 +23,16 @@ fn every_mutant_is_small_says_what_it_does_and_names_an_oracle() {
             mutant.changed_lines
         );
         assert!(
-            oracles.contains(&mutant.oracle.as_str()),
+            oracles.contains(&mutant.found_by.as_str()),
             "{name} names {}, which is no oracle",
-            mutant.oracle
+            mutant.found_by
         );
     }
 }
 
 #[test]
 fn every_mutant_applies() {
-    for mutant in mutants() {
+    for mutant in mutants().into_iter().chain(slips_of_shells()) {
         let output = Command::new("git")
             .args(["apply", "--check"])
             .arg(&mutant.patch)
@@ -61,7 +61,7 @@ fn every_mutant_was_found_by_its_oracle() {
         .collect();
     let named: BTreeSet<(String, String)> = mutants()
         .into_iter()
-        .map(|mutant| (mutant.name, mutant.oracle))
+        .map(|mutant| (mutant.name, mutant.found_by))
         .collect();
     assert_eq!(found, named, "run `sim mutants --record`");
 }
@@ -69,14 +69,35 @@ fn every_mutant_was_found_by_its_oracle() {
 /// An oracle that no mutant is found by may be one that finds nothing.
 #[test]
 fn every_oracle_finds_a_mutant() {
-    let named: BTreeSet<String> = mutants().into_iter().map(|mutant| mutant.oracle).collect();
+    let named: BTreeSet<String> = mutants()
+        .into_iter()
+        .map(|mutant| mutant.found_by)
+        .collect();
     for oracle in oracle::names() {
         assert!(named.contains(oracle), "no mutant is for {oracle}");
     }
 }
 
+/// Each scenario in turmoil's network notices a slip of a shell.
+#[test]
+fn every_scenario_finds_a_slip_of_a_shell() {
+    let folder = root().join("sim/tests/turmoil");
+    let mut scenarios = BTreeSet::new();
+    for entry in fs::read_dir(folder).expect("the scenarios").flatten() {
+        let text = fs::read_to_string(entry.path()).expect("a file of text");
+        let file = entry.path().file_stem().expect("a name").to_owned();
+        let tests = text.split("#[test]\nfn ").skip(1);
+        let names = tests.filter_map(|test| test.split('(').next());
+        let played = names.filter(|name| !name.contains("frame_that"));
+        scenarios.extend(played.map(|name| format!("{}::{name}", file.display())));
+    }
+    let slips = slips_of_shells().into_iter();
+    let noticed: BTreeSet<String> = slips.map(|mutant| mutant.found_by).collect();
+    assert_eq!(scenarios, noticed);
+}
+
 fn mutants() -> Vec<Mutant> {
-    mutant::all(&root().join("sim/mutants")).expect("the mutants can be read")
+    mutant::of_core(&root().join("sim/mutants")).expect("the mutants can be read")
 }
 
 fn root() -> PathBuf {
@@ -84,4 +105,8 @@ fn root() -> PathBuf {
         .parent()
         .expect("this package is a folder of the workspace")
         .to_owned()
+}
+
+fn slips_of_shells() -> Vec<Mutant> {
+    mutant::of_shells(&root().join("sim/mutants/shells")).expect("the mutants can be read")
 }

@@ -11,7 +11,7 @@ const SWEEP: &str = "docs/sweep.json";
 
 pub(crate) fn run() -> anyhow::Result<bool> {
     let root = super::mutants::root()?;
-    let mutants = mutant::all(&root.join(super::mutants::PATCHES))?;
+    let mutants = mutant::of_core(&root.join(super::mutants::PATCHES))?;
     let kills = super::mutants::read_kills(&root)?;
     let kept = sweep::Kept::read(&root.join(SWEEP)).with_context(|| {
         format!("`sweep --seeds 20000 --from 2000000 --record {SWEEP}` makes it")

@@ -11,3 +11,4 @@ pub(crate) mod shrink;
 pub(crate) mod sweep;
 
 mod report;
+mod shell_mutants;

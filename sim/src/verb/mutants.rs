@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// Say too whether core's own tests notice: slower
     #[arg(long)]
     core_tests: bool,
+    /// Those of the shells, and the scenarios in turmoil's network that have to notice them
+    #[arg(long, conflicts_with_all = ["replay", "record", "core_tests"])]
+    shells: bool,
 }
 
 /// What became of one.
@@ -53,8 +56,11 @@ struct Fate {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let root = root()?;
+    if args.shells {
+        return super::shell_mutants::run(&root, &args.names, args.json);
+    }
     let kills = read_kills(&root)?;
-    let hunts = chosen(args, mutant::all(&root.join(PATCHES))?, &kills)?;
+    let hunts = chosen(args, mutant::of_core(&root.join(PATCHES))?, &kills)?;
     let scratch = Scratch::copy(&root)?;
     let mut fates = Vec::new();
     for (nth, (mutant, from, seeds)) in hunts.iter().enumerate() {
@@ -112,7 +118,8 @@ fn chosen(
             })
             .collect();
     }
-    let is_named = |mutant: &Mutant, name: &String| [&mutant.name, &mutant.oracle].contains(&name);
+    let is_named =
+        |mutant: &Mutant, name: &String| [&mutant.name, &mutant.found_by].contains(&name);
     for name in &args.names {
         ensure!(
             all.iter().any(|mutant| is_named(mutant, name)),
@@ -153,7 +160,7 @@ fn record(root: &Path, before: &[Kill], fates: &[Fate]) -> anyhow::Result<()> {
     kills.extend(fates.iter().filter_map(|fate| {
         Some(Kill {
             name: fate.mutant.name.clone(),
-            oracle: fate.mutant.oracle.clone(),
+            oracle: fate.mutant.found_by.clone(),
             seed: fate.found_at?,
         })
     }));
@@ -163,13 +170,13 @@ fn record(root: &Path, before: &[Kill], fates: &[Fate]) -> anyhow::Result<()> {
 }
 
 /// A copy of the tree, for changing.
-struct Scratch {
+pub(super) struct Scratch {
     root: PathBuf,
     tree: PathBuf,
 }
 
 impl Scratch {
-    fn copy(root: &Path) -> anyhow::Result<Self> {
+    pub(super) fn copy(root: &Path) -> anyhow::Result<Self> {
         let tree = root.join(SCRATCH).join("tree");
         let listed = said(
             Command::new("git")
@@ -197,14 +204,7 @@ impl Scratch {
 
     fn hunt(&self, mutant: &Mutant, from: u64, seeds: u64, args: &Args) -> anyhow::Result<Fate> {
         let began = Instant::now();
-        let as_it_was = self.read(&mutant.files)?;
-        let hunted = self
-            .git_apply(mutant)
-            .and_then(|()| self.hunt_applied(mutant, from, seeds, args));
-        for (file, content) in as_it_was {
-            fs::write(&file, content)
-                .with_context(|| format!("cannot write {}", file.display()))?;
-        }
+        let hunted = self.with(mutant, || self.hunt_applied(mutant, from, seeds, args))?;
         let (hunted, noticed_by_core) = hunted.unwrap_or_else(|error| {
             let beside = json!({ "error": format!("{error:#}") });
             (beside, None)
@@ -221,6 +221,21 @@ impl Scratch {
             noticed_by_core,
             seconds: began.elapsed().as_secs(),
         })
+    }
+
+    /// Does `what` while the mutant is applied. The outer error is of the files: nothing can go on.
+    pub(super) fn with<T>(
+        &self,
+        mutant: &Mutant,
+        what: impl FnOnce() -> anyhow::Result<T>,
+    ) -> anyhow::Result<anyhow::Result<T>> {
+        let as_it_was = self.read(&mutant.files)?;
+        let done = self.git_apply(mutant).and_then(|()| what());
+        for (file, content) in as_it_was {
+            fs::write(&file, content)
+                .with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        Ok(done)
     }
 
     fn read(&self, files: &[PathBuf]) -> anyhow::Result<Vec<(PathBuf, Vec<u8>)>> {
@@ -248,7 +263,7 @@ impl Scratch {
         )?;
         let sim = self.root.join(SCRATCH).join("target/sim/sim");
         let output = Command::new(sim)
-            .args(["hunt", "--oracle", &mutant.oracle])
+            .args(["hunt", "--oracle", &mutant.found_by])
             .args(["--from", &from.to_string(), "--seeds", &seeds.to_string()])
             .args(["--jobs", &args.jobs.to_string()])
             .output()
@@ -281,7 +296,7 @@ impl Scratch {
         )
     }
 
-    fn cargo(&self, args: &[&str]) -> Command {
+    pub(super) fn cargo(&self, args: &[&str]) -> Command {
         let mut cargo = Command::new("cargo");
         cargo
             .args(args)
@@ -306,7 +321,7 @@ fn refresh(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::write(to, content).with_context(|| format!("cannot write {}", to.display()))
 }
 
-fn said(command: &mut Command, to_do: &str) -> anyhow::Result<Output> {
+pub(super) fn said(command: &mut Command, to_do: &str) -> anyhow::Result<Output> {
     let output = command
         .output()
         .with_context(|| format!("cannot {to_do}: {command:?}"))?;
@@ -326,10 +341,10 @@ impl Fate {
             None => "",
         };
         let found = match self.found_at {
-            Some(seed) => format!("found by {} at seed {seed}", self.mutant.oracle),
+            Some(seed) => format!("found by {} at seed {seed}", self.mutant.found_by),
             None => format!(
                 "SURVIVED {} in {} seeds: {}",
-                self.mutant.oracle, self.seeds, self.beside
+                self.mutant.found_by, self.seeds, self.beside
             ),
         };
         format!("{found}{core} ({} s)", self.seconds)
@@ -338,8 +353,8 @@ impl Fate {
     fn json(&self) -> Value {
         json!({
             "name": self.mutant.name,
-            "oracle": self.mutant.oracle,
-            "killed_by": self.found_at.map(|_| &self.mutant.oracle),
+            "oracle": self.mutant.found_by,
+            "killed_by": self.found_at.map(|_| &self.mutant.found_by),
             "seed": self.found_at,
             "seeds": self.seeds,
         })
@@ -363,7 +378,7 @@ fn print_table(fates: &[Fate]) {
         };
         println!(
             "{:<44} {:<24} {seeds:>6}  {core:<8} {}",
-            fate.mutant.name, fate.mutant.oracle, fate.mutant.why
+            fate.mutant.name, fate.mutant.found_by, fate.mutant.why
         );
     }
 }

@@ -94,6 +94,23 @@ impl Relay {
         log.open.retain(|open| open.of != host);
     }
 
+    /// As [`Self::cut`], the latest of them.
+    pub fn cut_latest(&self, host: &str) {
+        self.open(host).last().expect("it has a connection").abort();
+    }
+
+    /// The oldest connection of a host that is open.
+    pub fn oldest(&self, host: &str) -> AbortHandle {
+        self.open(host).remove(0)
+    }
+
+    fn open(&self, host: &str) -> Vec<AbortHandle> {
+        let log = self.lock();
+        let of_host = log.open.iter().filter(|open| open.of == host);
+        let tasks = of_host.map(|open| open.task.clone());
+        tasks.filter(|task| !task.is_finished()).collect()
+    }
+
     /// Says this to the broker on the latest connection of a host, as if the daemon had.
     pub fn inject(&self, host: &str, bytes: Vec<u8>) {
         let log = self.lock();
