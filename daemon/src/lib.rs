@@ -5,3 +5,4 @@ pub mod client;
 pub mod home;
 pub mod process;
 mod quickstart;
+pub mod stage;

@@ -37,6 +37,9 @@ enum Verb {
     Guarantees,
     /// How fast is it?
     Bench(verb::bench::Args),
+    /// Attack real processes: release binaries, sockets, kills, a full disk
+    #[cfg(feature = "soak")]
+    Soak(verb::soak::Args),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +54,8 @@ fn main() -> ExitCode {
         Verb::Mutants(args) => verb::mutants::run(&args),
         Verb::Guarantees => verb::guarantees::run(),
         Verb::Bench(args) => Ok(verb::bench::run(&args)),
+        #[cfg(feature = "soak")]
+        Verb::Soak(args) => verb::soak::run(&args),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

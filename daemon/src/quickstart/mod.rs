@@ -2,13 +2,7 @@
 //! stalled and killed while they talk. It uses only what a user has: the binaries, their sockets,
 //! their IPC.
 
-mod child;
-mod hello;
-mod party;
-mod proxy;
 mod story;
-mod verdict;
-mod watcher;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -21,15 +15,10 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
-use self::child::{Broker, Host};
-use self::hello::Who;
-use self::party::Party;
-use self::proxy::{Mode, Proxy};
 use self::story::Story;
-use self::verdict::Verdict;
-use self::watcher::{Counts, Watcher};
 use crate::cli::output::Output;
 use crate::client::Daemon;
+use crate::stage::{Broker, Counts, Host, Mode, Party, Proxy, Verdict, Watcher, Who};
 
 #[derive(Args, Debug)]
 pub struct QuickstartArgs {
@@ -152,10 +141,13 @@ async fn perform<'a>(dir: &Path, story: &'a Story) -> Result<(Stage<'a>, Report)
 impl<'a> Stage<'a> {
     async fn set(dir: &Path, story: &'a Story) -> Result<Self, Failure> {
         story.tell("starting a broker and two daemons, north and south");
-        let broker = Broker::start(dir).await?;
+        let program = std::env::current_exe()?;
+        let broker = Broker::start(&program, &dir.join("broker")).await?;
         let proxy = Proxy::to(broker.address()).await?;
-        let (north, south) =
-            tokio::try_join!(Host::start(dir, "north"), Host::start(dir, "south"))?;
+        let (north, south) = tokio::try_join!(
+            Host::start(&program, dir, "north"),
+            Host::start(&program, dir, "south")
+        )?;
 
         story.tell("north makes a mesh and invites south");
         let north_member = Daemon::new(&north.home, None);

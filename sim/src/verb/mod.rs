@@ -8,6 +8,8 @@ pub(crate) mod meta;
 pub(crate) mod mutants;
 pub(crate) mod replay;
 pub(crate) mod shrink;
+#[cfg(feature = "soak")]
+pub(crate) mod soak;
 pub(crate) mod sweep;
 
 mod report;

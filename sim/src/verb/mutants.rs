@@ -258,7 +258,16 @@ impl Scratch {
         args: &Args,
     ) -> anyhow::Result<(Value, Option<bool>)> {
         said(
-            &mut self.cargo(&["build", "--quiet", "-p", "sim", "--bin", "sim"]),
+            // Without the soak: what real processes need would be built anew for each.
+            &mut self.cargo(&[
+                "build",
+                "--quiet",
+                "-p",
+                "sim",
+                "--bin",
+                "sim",
+                "--no-default-features",
+            ]),
             &format!("compile the mutant {}", mutant.name),
         )?;
         let sim = self.root.join(SCRATCH).join("target/sim/sim");

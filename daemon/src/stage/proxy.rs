@@ -17,8 +17,8 @@ use super::hello::{Who, WhoSpeaks};
 /// How long a byte is under way, each way.
 const DELAY: Duration = Duration::from_millis(5);
 
-/// A proxy to one address, until it is dropped with its runtime.
-pub(super) struct Proxy {
+/// A proxy to one address on loopback, until it is dropped with its runtime.
+pub struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
 }
@@ -43,10 +43,12 @@ struct Line {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Mode {
+pub enum Mode {
     Flow,
     /// Nothing passes, in either direction, and neither side is told.
     Stall,
+    /// The broker gets a FIN, and what it says still passes.
+    HalfClose,
     /// Both sides get a FIN.
     Close,
     /// Both sides get a RST; what was under way is lost.
@@ -54,7 +56,9 @@ pub(super) enum Mode {
 }
 
 impl Proxy {
-    pub(super) async fn to(upstream: SocketAddr) -> io::Result<Self> {
+    /// # Errors
+    /// If it cannot listen.
+    pub async fn to(upstream: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
@@ -66,12 +70,13 @@ impl Proxy {
         Ok(Self { address, shared })
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Puts every flowing connection of which `which` says yes into `mode`. How many those were.
-    pub(super) fn set(&self, mode: Mode, which: impl Fn(&Who) -> bool) -> usize {
+    pub fn set(&self, mode: Mode, which: impl Fn(&Who) -> bool) -> usize {
         let lines = self.shared.lines();
         let hit: Vec<_> = lines.flowing().filter(|(who, _)| which(who)).collect();
         for (_, line) in &hit {
@@ -81,7 +86,7 @@ impl Proxy {
     }
 
     /// Lets those that are stalled, and of which `which` says yes, flow again.
-    pub(super) fn heal(&self, which: impl Fn(&Who) -> bool) {
+    pub fn heal(&self, which: impl Fn(&Who) -> bool) {
         let lines = self.shared.lines();
         let theirs = |line: &&Line| line.who.as_ref().is_some_and(&which);
         for line in lines.open.values().filter(theirs) {
@@ -98,7 +103,7 @@ impl Proxy {
     }
 
     /// Resolves once a flowing connection of everyone in `whom` has said hello.
-    pub(super) async fn until_flowing(&self, whom: &[Who]) {
+    pub async fn until_flowing(&self, whom: &[Who]) {
         let mut changes = self.shared.changes.subscribe();
         loop {
             changes.borrow_and_update();
@@ -199,8 +204,14 @@ async fn carry_both_ways(
     let cut = {
         let (from_client, to_client) = client.split();
         let (from_broker, to_broker) = broker.split();
-        let up = pump(from_client, to_broker, modes.clone(), hear);
-        let down = pump(from_broker, to_client, modes.clone(), |_| {});
+        let up = pump(Direction::Up, from_client, to_broker, modes.clone(), hear);
+        let down = pump(
+            Direction::Down,
+            from_broker,
+            to_client,
+            modes.clone(),
+            |_| {},
+        );
         tokio::select! {
             ended = async { tokio::try_join!(up, down) } => return ended.map(|_| ()),
             cut = modes.wait_for(|mode| matches!(mode, Mode::Close | Mode::Reset)) => {
@@ -215,19 +226,34 @@ async fn carry_both_ways(
     Ok(())
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    /// To the broker.
+    Up,
+    Down,
+}
+
 /// Carries one direction until its end.
 async fn pump(
+    direction: Direction,
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     mut modes: watch::Receiver<Mode>,
     mut heard: impl FnMut(&[u8]),
 ) -> io::Result<()> {
+    let is_half_closed = |mode: &Mode| direction == Direction::Up && *mode == Mode::HalfClose;
     let mut buffer = vec![0; 16 * 1024];
     loop {
-        let read = from.read(&mut buffer).await?;
+        let mut closed = modes.clone();
+        let half_closed = async { closed.wait_for(is_half_closed).await.is_ok() };
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => read?,
+            _ = half_closed => return to.shutdown().await,
+        };
         tokio::time::sleep(DELAY).await;
         // What arrives during a stall waits in here, and the rest behind it in the socket.
-        if modes.wait_for(|mode| *mode == Mode::Flow).await.is_err() {
+        let passes = modes.wait_for(|mode| matches!(mode, Mode::Flow | Mode::HalfClose));
+        if passes.await.is_err() {
             return Ok(());
         }
         if read == 0 {

@@ -16,12 +16,12 @@ use crate::home::create_private;
 const PAGE: usize = 500;
 const BUSY_FOR: Duration = Duration::from_millis(200);
 
-pub(super) struct Party {
-    pub(super) name: &'static str,
-    pub(super) pubkey: String,
+pub struct Party {
+    pub name: &'static str,
+    pub pubkey: String,
     daemon: Daemon,
     /// What `BOWLINE_SESSION_FILE` has to name.
-    pub(super) session_file: PathBuf,
+    pub session_file: PathBuf,
     accepted: usize,
     inbox: Vec<Mail>,
     read_to: u64,
@@ -29,15 +29,19 @@ pub(super) struct Party {
 
 /// One row of an inbox.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Mail {
-    pub(super) seq: u64,
-    pub(super) sender: String,
-    pub(super) id: String,
-    pub(super) body: Option<String>,
+pub struct Mail {
+    pub seq: u64,
+    pub sender: String,
+    pub id: String,
+    pub body: Option<String>,
 }
 
 impl Party {
-    pub(super) async fn open(host: &Host, dir: &Path, name: &'static str) -> Result<Self, Failure> {
+    /// Registers a session of this process, whose secret goes to `dir`.
+    ///
+    /// # Errors
+    /// If its daemon refuses.
+    pub async fn open(host: &Host, dir: &Path, name: &'static str) -> Result<Self, Failure> {
         let request = json!({
             "display_name": name,
             "pid": std::process::id(),
@@ -74,21 +78,27 @@ impl Party {
         })
     }
 
-    pub(super) fn daemon(&self) -> &Daemon {
+    #[must_use]
+    pub fn daemon(&self) -> &Daemon {
         &self.daemon
     }
 
     /// Messages for which the daemon gave a 202.
-    pub(super) fn accepted(&self) -> usize {
+    #[must_use]
+    pub fn accepted(&self) -> usize {
         self.accepted
     }
 
-    pub(super) fn inbox(&self) -> &[Mail] {
+    #[must_use]
+    pub fn inbox(&self) -> &[Mail] {
         &self.inbox
     }
 
     /// Sends `count` messages to `to`, one after the other: the next when the last has its 202.
-    pub(super) async fn send(&mut self, to: &str, count: usize) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// If its daemon gives no answer, or a refusal.
+    pub async fn send(&mut self, to: &str, count: usize) -> Result<(), Failure> {
         for _ in 0..count {
             let number = self.accepted + 1;
             let body = format!("{} to {to}, number {number}", self.name);
@@ -110,7 +120,10 @@ impl Party {
     }
 
     /// So that whoever looks into the inbox sees what is new to him.
-    pub(super) async fn mark_seen(&self) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// If its daemon gives no answer, or a refusal.
+    pub async fn mark_seen(&self) -> Result<(), Failure> {
         for mail in self.inbox.chunks(PAGE) {
             let seqs: Vec<_> = mail.iter().map(|mail| mail.seq).collect();
             let seen = json!({ "ids": seqs });
@@ -120,7 +133,10 @@ impl Party {
     }
 
     /// Reads what is new in the inbox.
-    pub(super) async fn read_inbox(&mut self) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// If its daemon gives no answer, or a refusal.
+    pub async fn read_inbox(&mut self) -> Result<(), Failure> {
         loop {
             let path = format!("/v1/inbox?after={}&limit={PAGE}", self.read_to);
             let page = self.daemon.get(&path).await?;
@@ -137,13 +153,16 @@ impl Party {
     }
 
     /// Forgets what was read: the next read begins at the beginning.
-    pub(super) fn read_again(&mut self) {
+    pub fn read_again(&mut self) {
         self.inbox.clear();
         self.read_to = 0;
     }
 
     /// The client message ids of all it sent, in the order in which its daemon accepted them.
-    pub(super) async fn outbox(&self) -> Result<Vec<String>, Failure> {
+    ///
+    /// # Errors
+    /// If its daemon gives no answer, or a refusal.
+    pub async fn outbox(&self) -> Result<Vec<String>, Failure> {
         let mut ids = Vec::new();
         let mut after = 0;
         loop {
@@ -161,13 +180,18 @@ impl Party {
     }
 
     /// How many peers the session's daemon lists as live.
-    pub(super) async fn live_peers(&self) -> Result<usize, Failure> {
+    ///
+    /// # Errors
+    /// If its daemon gives no answer, or a refusal.
+    pub async fn live_peers(&self) -> Result<usize, Failure> {
         let answer = self.daemon.get("/v1/peers").await?;
         let peers = answer["peers"].as_array().cloned().unwrap_or_default();
         Ok(peers.iter().filter(|peer| peer["state"] == "live").count())
     }
 
-    pub(super) fn forget_session_file(&self) -> Result<(), Failure> {
+    /// # Errors
+    /// If it is gone already.
+    pub fn forget_session_file(&self) -> Result<(), Failure> {
         Ok(fs::remove_file(&self.session_file)?)
     }
 }

@@ -1,4 +1,5 @@
-//! A watcher: a session's event stream, and what it was told of others coming and going.
+//! A watcher: a session's event stream, and what it was told of others coming and going, and of
+//! mail.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,16 +15,16 @@ use crate::client::{Daemon, Event};
 /// How long a watcher waits for a daemon that was killed.
 const COME_BACK_AFTER: Duration = Duration::from_millis(100);
 
-pub(super) struct Watcher {
+pub struct Watcher {
     seen: Arc<Mutex<Seen>>,
     progress: watch::Receiver<Progress>,
     task: JoinHandle<()>,
 }
 
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) joined: usize,
-    pub(super) left: usize,
+pub struct Counts {
+    pub joined: usize,
+    pub left: usize,
 }
 
 #[derive(Clone, Copy, Default, Debug)]
@@ -38,13 +39,16 @@ struct Progress {
 struct Seen {
     progress: Progress,
     counts: Counts,
+    /// Numbers of the inbox, as they were told.
+    mail: Vec<u64>,
     /// `None` before the first snapshot.
     present: Option<BTreeSet<String>>,
 }
 
 impl Watcher {
     /// Watches from now on; comes back by itself whenever the stream ends.
-    pub(super) fn of(daemon: Daemon) -> Self {
+    #[must_use]
+    pub fn of(daemon: Daemon) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let (told, progress) = watch::channel(Progress::default());
         let task = tokio::spawn(watch(daemon, Arc::clone(&seen), told));
@@ -56,17 +60,18 @@ impl Watcher {
     }
 
     /// How many snapshots it was given: one for each time that it subscribed.
-    pub(super) fn snapshots(&self) -> usize {
+    #[must_use]
+    pub fn snapshots(&self) -> usize {
         self.progress.borrow().snapshots
     }
 
     /// Resolves once it was given more than `count` snapshots.
-    pub(super) async fn until_snapshots_exceed(&mut self, count: usize) {
+    pub async fn until_snapshots_exceed(&mut self, count: usize) {
         self.until(|progress| progress.snapshots > count).await;
     }
 
     /// Resolves once it knows `others` to be here.
-    pub(super) async fn until_sees(&mut self, others: usize) {
+    pub async fn until_sees(&mut self, others: usize) {
         self.until(|progress| progress.present >= others).await;
     }
 
@@ -75,8 +80,16 @@ impl Watcher {
         let _ended = self.progress.wait_for(done).await.is_err();
     }
 
-    pub(super) fn counts(&self) -> Counts {
+    #[must_use]
+    pub fn counts(&self) -> Counts {
         lock(&self.seen).counts
+    }
+
+    /// Numbers of the inbox, as they were told: each time that it comes back, it asks for what is
+    /// beyond the last.
+    #[must_use]
+    pub fn mail(&self) -> Vec<u64> {
+        lock(&self.seen).mail.clone()
     }
 }
 
@@ -108,6 +121,7 @@ impl Seen {
                 }
                 self.progress.snapshots += 1;
             }
+            "message" => self.mail.extend(event.id),
             _ => {}
         }
         self.progress.present = self.present.as_ref().map_or(0, BTreeSet::len);
@@ -121,8 +135,8 @@ impl Seen {
 
 async fn watch(daemon: Daemon, seen: Arc<Mutex<Seen>>, told: watch::Sender<Progress>) {
     loop {
-        // A daemon that was killed is expected to come back; quickstart itself notices one that
-        // does not.
+        // A daemon that was killed is expected to come back; whoever killed it notices one that does
+        // not.
         if let Err(failure) = watch_once(&daemon, &seen, &told).await {
             tracing::debug!(%failure, "the event stream is gone");
         }
@@ -135,7 +149,8 @@ async fn watch_once(
     seen: &Mutex<Seen>,
     told: &watch::Sender<Progress>,
 ) -> Result<(), Failure> {
-    let mut events = daemon.events("", None).await?;
+    let last = lock(seen).mail.last().copied();
+    let mut events = daemon.events("", last).await?;
     while let Some(event) = events.next().await? {
         let progress = lock(seen).take(&event);
         told.send_replace(progress);
@@ -175,5 +190,6 @@ mod tests {
         seen.take(&event("peer_left", json!({"pubkey": "b"})));
         seen.take(&event("peers", json!({"peers": [{"pubkey": "c"}]})));
         assert_eq!(seen.counts, Counts { joined: 1, left: 2 });
+        assert!(seen.mail.is_empty());
     }
 }

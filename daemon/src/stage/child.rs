@@ -1,6 +1,5 @@
-//! Child processes of our own executable: started, killed without warning, stopped in good order.
+//! Child processes of our executable: started, killed without warning, stopped in good order.
 
-use std::env;
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::SocketAddr;
@@ -21,16 +20,18 @@ const STARTS_WITHIN: Duration = Duration::from_secs(30);
 const STOPS_WITHIN: Duration = Duration::from_secs(15);
 
 /// A broker that can be killed and started again at the same address with the same data.
-pub(super) struct Broker {
+pub struct Broker {
+    program: PathBuf,
     data: PathBuf,
     address: SocketAddr,
     running: Running,
 }
 
 /// A daemon that can be killed and started again on the same home.
-pub(super) struct Host {
-    pub(super) name: &'static str,
-    pub(super) home: Home,
+pub struct Host {
+    program: PathBuf,
+    pub name: &'static str,
+    pub home: Home,
     running: Running,
 }
 
@@ -41,56 +42,87 @@ struct Running {
 }
 
 impl Broker {
-    pub(super) async fn start(dir: &Path) -> Result<Self, Failure> {
-        let data = dir.join("broker");
-        let (running, address) = serve(&data, SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    /// On `data`, at an address of its own choice.
+    ///
+    /// # Errors
+    /// If it does not say in time that it listens.
+    pub async fn start(program: &Path, data: &Path) -> Result<Self, Failure> {
+        let data = data.to_owned();
+        let (running, address) =
+            serve(program, &data, SocketAddr::from(([127, 0, 0, 1], 0))).await?;
         Ok(Self {
+            program: program.to_owned(),
             data,
             address,
             running,
         })
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// SIGKILL: nothing is flushed, nothing is closed.
-    pub(super) async fn kill(&mut self) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub async fn kill(&mut self) -> Result<(), Failure> {
         self.running.kill().await
     }
 
-    pub(super) async fn restart(&mut self) -> Result<(), Failure> {
-        (self.running, self.address) = serve(&self.data, self.address).await?;
+    /// # Errors
+    /// If it does not say in time that it listens.
+    pub async fn restart(&mut self) -> Result<(), Failure> {
+        (self.running, self.address) = serve(&self.program, &self.data, self.address).await?;
         Ok(())
     }
 
-    pub(super) async fn stop(&mut self) -> Result<(), Failure> {
+    /// SIGTERM, and SIGKILL for one that does not go.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub async fn stop(&mut self) -> Result<(), Failure> {
         self.running.stop().await
     }
 }
 
 impl Host {
-    pub(super) async fn start(dir: &Path, name: &'static str) -> Result<Self, Failure> {
+    /// On the home `dir/name`.
+    ///
+    /// # Errors
+    /// If it does not say in time that it is up.
+    pub async fn start(program: &Path, dir: &Path, name: &'static str) -> Result<Self, Failure> {
         let home = Home::at(&dir.join(name))?;
-        let running = up(&home).await?;
+        let running = up(program, &home).await?;
         Ok(Self {
+            program: program.to_owned(),
             name,
             home,
             running,
         })
     }
 
-    pub(super) async fn kill(&mut self) -> Result<(), Failure> {
+    /// SIGKILL.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub async fn kill(&mut self) -> Result<(), Failure> {
         self.running.kill().await
     }
 
-    pub(super) async fn restart(&mut self) -> Result<(), Failure> {
-        self.running = up(&self.home).await?;
+    /// # Errors
+    /// If it does not say in time that it is up.
+    pub async fn restart(&mut self) -> Result<(), Failure> {
+        self.running = up(&self.program, &self.home).await?;
         Ok(())
     }
 
-    pub(super) async fn stop(&mut self) -> Result<(), Failure> {
+    /// SIGTERM, and SIGKILL for one that does not go.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub async fn stop(&mut self) -> Result<(), Failure> {
         self.running.stop().await
     }
 }
@@ -117,7 +149,11 @@ impl Running {
     }
 }
 
-async fn serve(data: &Path, listen: SocketAddr) -> Result<(Running, SocketAddr), Failure> {
+async fn serve(
+    program: &Path,
+    data: &Path,
+    listen: SocketAddr,
+) -> Result<(Running, SocketAddr), Failure> {
     let args: Vec<OsString> = vec![
         "broker".into(),
         "serve".into(),
@@ -128,7 +164,7 @@ async fn serve(data: &Path, listen: SocketAddr) -> Result<(Running, SocketAddr),
         data.into(),
     ];
     let log = data.with_extension("log");
-    let (running, said) = start("the broker", args, None, &log).await?;
+    let (running, said) = start("the broker", program, args, None, &log).await?;
     let address = said["listening"]
         .as_str()
         .and_then(|address| address.parse().ok())
@@ -136,24 +172,25 @@ async fn serve(data: &Path, listen: SocketAddr) -> Result<(Running, SocketAddr),
     Ok((running, address))
 }
 
-async fn up(home: &Home) -> Result<Running, Failure> {
+async fn up(program: &Path, home: &Home) -> Result<Running, Failure> {
     let args = ["up", "--foreground", "--json"]
         .map(OsString::from)
         .to_vec();
     let log = home.dir().with_extension("log");
-    let (running, _) = start("a daemon", args, Some(home), &log).await?;
+    let (running, _) = start("a daemon", program, args, Some(home), &log).await?;
     Ok(running)
 }
 
-/// Starts our own executable and waits for its first line, which says that it is ready or why not.
+/// Starts the executable and waits for its first line, which says that it is ready or why not.
 async fn start(
     what: &str,
+    program: &Path,
     args: Vec<OsString>,
     home: Option<&Home>,
     log: &Path,
 ) -> Result<(Running, Value), Failure> {
     let log_file = File::options().create(true).append(true).open(log)?;
-    let mut command = Command::new(env::current_exe()?);
+    let mut command = Command::new(program);
     command
         .args(args)
         .env_remove(crate::cli::SESSION_FILE)

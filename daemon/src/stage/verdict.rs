@@ -5,18 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::party::Mail;
 
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
-    pub(super) sent: usize,
-    pub(super) delivered: usize,
-    pub(super) lost: usize,
-    pub(super) duplicates: usize,
-    pub(super) out_of_order: usize,
+pub struct Verdict {
+    pub sent: usize,
+    pub delivered: usize,
+    pub lost: usize,
+    pub duplicates: usize,
+    pub out_of_order: usize,
 }
 
 impl Verdict {
     /// `sent`: the ids in the order in which the sender's daemon accepted them; `inbox`: all that
     /// the recipient has; only what `sender` sent counts. What could not be opened counts as lost.
-    pub(super) fn of(sender: &str, sent: &[String], inbox: &[Mail]) -> Self {
+    #[must_use]
+    pub fn of(sender: &str, sent: &[String], inbox: &[Mail]) -> Self {
         let place: BTreeMap<&str, usize> = sent
             .iter()
             .enumerate()
@@ -46,7 +47,8 @@ impl Verdict {
         }
     }
 
-    pub(super) fn and(self, other: Self) -> Self {
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
         Self {
             sent: self.sent + other.sent,
             delivered: self.delivered + other.delivered,

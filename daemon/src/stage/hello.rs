@@ -4,14 +4,14 @@ use serde_json::Value;
 
 /// The peer behind a connection, by its display name.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Who {
+pub enum Who {
     Session(String),
     Member(String),
 }
 
 /// Listens to what a client says until its hello was heard.
 #[derive(Default)]
-pub(super) struct WhoSpeaks {
+pub struct WhoSpeaks {
     heard: Vec<u8>,
     done: bool,
 }
@@ -21,7 +21,7 @@ const LISTENS_TO_BYTES: usize = 16 * 1024;
 
 impl WhoSpeaks {
     /// Once, when the hello is complete.
-    pub(super) fn hear(&mut self, bytes: &[u8]) -> Option<Who> {
+    pub fn hear(&mut self, bytes: &[u8]) -> Option<Who> {
         if self.done {
             return None;
         }
