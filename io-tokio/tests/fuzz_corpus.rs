@@ -1,19 +1,27 @@
-//! Replays the fuzzer's damaged databases on stable Rust.
+//! Replays what the fuzzer found to be worth keeping, as far as databases are in it, on stable Rust.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+#[path = "../../fuzz/checks/stored_frame.rs"]
+mod stored_frame;
 #[path = "../../fuzz/checks/stored_row.rs"]
-mod check;
+mod stored_row;
+
+fn corpus(target: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
+    let entries = fs::read_dir(folder.join(target)).expect("the corpus is there");
+    entries
+        .map(|entry| entry.expect("and can be read").path())
+        .collect()
+}
 
 #[test]
 fn no_damaged_row_in_the_corpus_breaks_a_start() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/stored_row");
     let (mut files, mut refused) = (0, 0);
-    for entry in fs::read_dir(folder).expect("the corpus is there") {
-        let path = entry.expect("and can be read").path();
+    for path in corpus("stored_row") {
         println!("{}", path.display());
-        let begins = check::stored_row(&fs::read(&path).expect("a file"));
+        let begins = stored_row::stored_row(&fs::read(&path).expect("a file"));
         let is_whole = path
             .file_name()
             .is_some_and(|name| name.to_string_lossy().starts_with("whole_"));
@@ -25,4 +33,15 @@ fn no_damaged_row_in_the_corpus_breaks_a_start() {
         files > 10 && refused > 10,
         "{refused} of {files} were refused"
     );
+}
+
+#[test]
+fn what_decodes_in_the_corpus_can_be_stored() {
+    let mut remembered = 0;
+    for path in corpus("wire_decode") {
+        println!("{}", path.display());
+        let bytes = fs::read(&path).expect("a file");
+        remembered += usize::from(stored_frame::stored_frame(&bytes));
+    }
+    assert!(remembered > 10, "{remembered} were remembered");
 }

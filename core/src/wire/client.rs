@@ -2,7 +2,9 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::fmt;
 
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -13,6 +15,10 @@ use crate::crypto::attestation::Attestation;
 use crate::id::{
     ClientMessageId, Epoch, Fingerprint, MemberId, MeshId, MessageId, PubKey, SessionId, Signature,
 };
+use crate::limits::{MENTIONS, PROFILE_CAPABILITIES};
+
+/// One more than may be: it is refused, not cut.
+const MENTIONS_READ: usize = MENTIONS + 1;
 
 /// A frame whose shape is known good. What it may do is decided by the machine that takes it.
 ///
@@ -124,7 +130,11 @@ pub struct Profile {
     pub title: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bio: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "first::<PROFILE_CAPABILITIES, _>"
+    )]
     pub capabilities: Vec<String>,
 }
 
@@ -211,7 +221,11 @@ pub struct Send {
     pub priority: Priority,
     pub nonce: Nonce,
     pub ciphertext: Base64Body,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "Vec::is_empty",
+        deserialize_with = "first::<MENTIONS_READ, _>"
+    )]
     pub mentions: Vec<String>,
     #[serde(default, rename = "replyToId", skip_serializing_if = "Option::is_none")]
     pub reply_to_id: Option<MessageId>,
@@ -237,4 +251,31 @@ pub struct ClientAck {
     pub client_message_id: Option<ClientMessageId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broker_message_id: Option<MessageId>,
+}
+
+/// Holds no more than the first `MOST` texts of a list, however long it is.
+fn first<'de, const MOST: usize, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+    struct First<const MOST: usize>;
+
+    impl<'de, const MOST: usize> Visitor<'de> for First<MOST> {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of texts")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<String>, A::Error> {
+            let mut first = Vec::new();
+            while first.len() < MOST {
+                let Some(text) = seq.next_element()? else {
+                    return Ok(first);
+                };
+                first.push(text);
+            }
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(first)
+        }
+    }
+
+    d.deserialize_seq(First::<MOST>)
 }

@@ -5,7 +5,7 @@
 //! says so (what a peer calls itself) and refused elsewhere.
 //!
 //! Deliberately absent: how long a `ciphertext` may be (a setting of the mesh) and how long a frame
-//! may be (whoever reads the socket).
+//! may be (whoever reads the socket), but for hellos.
 
 use alloc::borrow::Cow;
 use alloc::boxed::Box;
@@ -24,7 +24,7 @@ use super::client::{
 use super::{HelloCode, Status};
 use crate::id::PubKey;
 use crate::limits::{
-    HOSTNAME_BYTES, ID_BYTES, MENTIONS, NAME_BYTES, PATH_BYTES, PROFILE_CAPABILITIES, STATS_BYTES,
+    HELLO_FRAME_BYTES, HOSTNAME_BYTES, ID_BYTES, MENTIONS, NAME_BYTES, PATH_BYTES, STATS_BYTES,
     STATUS_TEXT_BYTES, SUMMARY_BYTES,
 };
 
@@ -68,6 +68,15 @@ pub fn decode_client(text: &[u8]) -> Result<ClientFrame, ClientDecodeError> {
     let head = Head::read(text).ok_or(ClientDecodeError::Garbage)?;
     let kind = head.kind.as_ref();
     let frame = match kind {
+        // Reading one takes many times its length: where it would not have come over a socket it is
+        // not read here either.
+        "hello" | "session_hello" if text.len() > HELLO_FRAME_BYTES => {
+            return Err(ClientDecodeError::BadHello {
+                code: HelloCode::Malformed,
+                req_id: head.req_id(),
+                detail: format!("a hello is at most {HELLO_FRAME_BYTES} bytes long"),
+            });
+        }
         "hello" => return hello(text, &head),
         "session_hello" => return session_hello(text, &head),
         "send" => read::<Send>(text).and_then(checked_send),
@@ -541,7 +550,6 @@ fn cut_profile(profile: &mut Profile) {
     cut_each(avatar, SUMMARY_BYTES);
     cut_each(title, STATUS_TEXT_BYTES);
     cut_each(bio, SUMMARY_BYTES);
-    capabilities.truncate(PROFILE_CAPABILITIES);
     cut_each(capabilities, NAME_BYTES);
 }
 
