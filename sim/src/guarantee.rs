@@ -64,6 +64,10 @@ pub const ALL: &[Guarantee] = &[
                 ],
             ),
             of("sim/tests/prop_plans.rs", &["no_plan_breaks_a_promise"]),
+            of(
+                "io-tokio/tests/sqlite_kills.rs",
+                &["a_daemon_killed_at_any_moment_keeps_what_it_said_it_has"],
+            ),
         ],
     },
     Guarantee {
@@ -126,6 +130,10 @@ pub const ALL: &[Guarantee] = &[
             of(
                 "io-tokio/src/store/tests/broker.rs",
                 &["a_violated_constraint_is_broken_and_writes_nothing"],
+            ),
+            of(
+                "io-tokio/tests/sqlite_kills.rs",
+                &["a_broker_killed_at_any_moment_keeps_what_it_said_it_has"],
             ),
         ],
     },
