@@ -1,5 +1,5 @@
-//! A broker: one `Mesh`, a `ServerLink` for each connection, a driver of the mesh's store, and the
-//! hops between them, which are events of their own.
+//! A broker: a `Mesh` and a driver of its store for each mesh, a `ServerLink` for each connection, and
+//! the hops between them, which are events of their own.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -12,13 +12,13 @@ use bowline_core::link::server;
 use bowline_core::link::{ServerLink, ServerLinkConfig};
 use bowline_core::mark::Marks;
 use bowline_core::mesh::{self, Mesh};
-use bowline_core::store::Txn;
 use bowline_core::store::mesh::{Image, Op};
+use bowline_core::store::{Txn, TxnId};
 use bowline_core::time::Wall;
 use bowline_core::wire::broker::StreamAt;
 use bowline_core::wire::{BrokerFrame, ClientFrame, Close, encode_broker};
 
-use crate::cast::Cast;
+use crate::cast::{self, Cast, MeshIndex};
 use crate::clock::Moment;
 use crate::driven::{Driven, Timing};
 use crate::kernel::{Halt, Kernel, NodeEvent, NodeId};
@@ -32,10 +32,12 @@ use crate::world::{Node, NodeRole, machine_seed, same_durable};
 
 pub struct Broker {
     node: NodeId,
-    cast: Rc<Cast>,
+    /// By mesh.
+    casts: Vec<Rc<Cast>>,
     profile: Profile,
     limits: Limits,
-    store: Shared<Image>,
+    /// By mesh.
+    stores: Vec<Shared<Image>>,
     planted: Planted,
     process: Option<Process>,
     /// Process-wide unique would do; unique over all lives is easier to read.
@@ -43,16 +45,23 @@ pub struct Broker {
 }
 
 struct Process {
-    mesh: Driven<Mesh>,
-    driver: Driver<Image>,
+    meshes: Vec<Owned>,
     conns: BTreeMap<u64, Conn>,
     by_sock: BTreeMap<u32, u64>,
     started: Wall,
 }
 
+/// A mesh that this process owns.
+struct Owned {
+    mesh: Driven<Mesh>,
+    driver: Driver<Image>,
+}
+
 struct Conn {
     id: ConnId,
     sock: Sock,
+    /// Which its hello named.
+    mesh: MeshIndex,
     /// `None` when it said its last.
     link: Option<Driven<ServerLink>>,
     /// Pushed by the link, once.
@@ -81,18 +90,18 @@ impl Broker {
     #[must_use]
     pub fn new(
         node: NodeId,
-        cast: Rc<Cast>,
+        casts: Vec<Rc<Cast>>,
         profile: Profile,
         limits: Limits,
-        store: Shared<Image>,
+        stores: Vec<Shared<Image>>,
         planted: Planted,
     ) -> Self {
         Self {
             node,
-            cast,
+            casts,
             profile,
             limits,
-            store,
+            stores,
             planted,
             process: None,
             next_conn: 0,
@@ -106,13 +115,31 @@ impl Broker {
         }
     }
 
-    fn config(&self) -> mesh::Config {
+    fn config(&self, mesh: MeshIndex) -> mesh::Config {
+        let cast = &self.casts[mesh];
         mesh::Config {
-            mesh: self.cast.mesh.clone(),
-            owner_pubkey: self.cast.crypto.public_key(&self.cast.owner),
+            mesh: cast.mesh.clone(),
+            owner_pubkey: cast.crypto.public_key(&cast.owner),
             open: false,
             limits: self.limits.clone(),
         }
+    }
+
+    /// Begins to own a mesh, behind whoever owned it before.
+    fn own(&self, k: &mut Kernel, mesh: MeshIndex) -> Owned {
+        let profile = self.profile.broker_store.clone();
+        let (driver, recovered) = Driver::start(&self.stores[mesh], profile, self.node, mesh, k);
+        let life = (mesh as u32) << 24 ^ k.incarnation(self.node);
+        let seed = machine_seed(&k.random, self.node, life);
+        let machine = Mesh::new(self.config(mesh), seed, recovered, k.clock(self.node));
+        Owned {
+            mesh: Driven::new(machine, self.node, slot_of(mesh), self.timing()),
+            driver,
+        }
+    }
+
+    fn mesh_at(&self, slot: Option<u64>) -> Option<MeshIndex> {
+        (0..self.stores.len()).find(|mesh| slot_of(*mesh) == slot)
     }
 
     fn accept(&mut self, k: &mut Kernel, sock: Sock) {
@@ -123,7 +150,11 @@ impl Broker {
             return;
         };
         let config = ServerLinkConfig { started };
-        let link = ServerLink::new(k.clock(self.node), config, Arc::clone(&self.cast.crypto));
+        let link = ServerLink::new(
+            k.clock(self.node),
+            config,
+            Arc::clone(&self.casts[0].crypto),
+        );
         let Some(process) = &mut self.process else {
             return;
         };
@@ -133,6 +164,7 @@ impl Broker {
             Conn {
                 id: ConnId(id),
                 sock,
+                mesh: 0,
                 link: Some(Driven::new(link, self.node, Some(id), timing)),
                 hello: None,
                 attached: None,
@@ -176,6 +208,7 @@ impl Broker {
             match output {
                 server::Output::Attach(hello) => {
                     conn.told = true;
+                    conn.mesh = cast::index_of(&self.casts, &hello.mesh);
                     conn.hello = Some(Arc::new((*hello).clone()));
                     let input = mesh::Input::Attach {
                         conn: conn.id,
@@ -213,21 +246,22 @@ impl Broker {
         self.forget_if(over, id);
     }
 
-    fn mesh_input(&mut self, k: &mut Kernel, input: mesh::Input) {
+    fn mesh_input(&mut self, k: &mut Kernel, mesh: MeshIndex, input: mesh::Input) {
         let Some(process) = &mut self.process else {
             return;
         };
-        process.mesh.input(k, input);
-        self.drain_mesh(k);
+        process.meshes[mesh].mesh.input(k, input);
+        self.drain_mesh(k, mesh);
     }
 
-    fn drain_mesh(&mut self, k: &mut Kernel) {
+    fn drain_mesh(&mut self, k: &mut Kernel, mesh: MeshIndex) {
         let hop_most_us = self.profile.hop_most_us;
         let node = self.node;
         let Some(process) = &mut self.process else {
             return;
         };
-        while let Some(output) = process.mesh.output(k) {
+        let owned = &mut process.meshes[mesh];
+        while let Some(output) = owned.mesh.output(k) {
             match output {
                 mesh::Output::Attached { conn } => {
                     let Some(conn) = process.conns.get_mut(&conn.0) else {
@@ -236,12 +270,13 @@ impl Broker {
                     if let Some(hello) = &conn.hello {
                         let peer = Arc::new(hello.key.clone());
                         conn.attached = Some(Arc::clone(&peer));
-                        k.record(Record::Attached {
+                        let attached = Record::Attached {
                             node,
                             conn: conn.id,
                             peer,
                             hello: Arc::clone(hello),
-                        });
+                        };
+                        k.record_in(mesh, attached);
                     }
                     conn.hop_from_mesh(k, node, hop_most_us, FromMesh::Attached);
                 }
@@ -250,13 +285,14 @@ impl Broker {
                         continue;
                     };
                     if let Some(peer) = &conn.attached {
-                        k.record(Record::Sent {
+                        let sent = Record::Sent {
                             node,
                             conn: conn.id,
                             peer: Arc::clone(peer),
                             frame: frame.clone(),
                             queued_bytes: k.network.queued_bytes(conn.sock),
-                        });
+                        };
+                        k.record_in(mesh, sent);
                     }
                     conn.hop_from_mesh(k, node, hop_most_us, FromMesh::Send(frame));
                 }
@@ -280,9 +316,9 @@ impl Broker {
                         Planted::Nothing => txn,
                         Planted::DroppedDelivery => without_some_deliveries(&txn),
                     };
-                    process.driver.submit(k, txn);
+                    owned.driver.submit(k, txn);
                 }
-                mesh::Output::Load { load, what } => process.driver.load(k, load, what),
+                mesh::Output::Load { load, what } => owned.driver.load(k, load, what),
                 mesh::Output::Response { request, response } => {
                     k.trace.say(
                         k.now,
@@ -291,10 +327,8 @@ impl Broker {
                 }
             }
         }
-        k.record(Record::Sizes {
-            node,
-            sizes: process.mesh.machine.sizes(),
-        });
+        let sizes = owned.mesh.machine.sizes();
+        k.record_in(mesh, Record::Sizes { node, sizes });
     }
 
     /// A hop towards the mesh has arrived.
@@ -311,22 +345,24 @@ impl Broker {
         if let (mesh::Input::Frame { frame, .. }, Some(peer)) = (&input, &conn.attached)
             && matches!(frame, ClientFrame::Bye)
         {
-            k.record(Record::Bye {
+            let bye = Record::Bye {
                 node: self.node,
                 conn: conn.id,
                 peer: Arc::clone(peer),
-            });
+            };
+            k.record_in(conn.mesh, bye);
         }
         if let (mesh::Input::Closed { .. }, Some(peer)) = (&input, &conn.attached) {
-            k.record(Record::Detached {
+            let detached = Record::Detached {
                 node: self.node,
                 conn: conn.id,
                 peer: Arc::clone(peer),
-            });
+            };
+            k.record_in(conn.mesh, detached);
         }
-        let over = conn.is_over();
+        let (over, mesh) = (conn.is_over(), conn.mesh);
         self.forget_if(over, id);
-        self.mesh_input(k, input);
+        self.mesh_input(k, mesh, input);
     }
 
     /// A hop from the mesh has arrived at the connection.
@@ -367,16 +403,15 @@ impl Broker {
             return;
         };
         if let Some(process) = &self.process
-            && let Some(peer) = process
-                .conns
-                .get(&id)
-                .and_then(|conn| conn.attached.clone())
+            && let Some(conn) = process.conns.get(&id)
+            && let Some(peer) = conn.attached.clone()
         {
-            k.record(Record::Heard {
+            let heard = Record::Heard {
                 node: self.node,
-                conn: ConnId(id),
+                conn: conn.id,
                 peer,
-            });
+            };
+            k.record_in(conn.mesh, heard);
         }
         let input = match packet {
             Packet::Text { bytes, .. } => {
@@ -436,10 +471,10 @@ impl Broker {
         self.drain_link(k, id);
     }
 
-    fn store_said(&mut self, k: &mut Kernel, said: Said<Image>) {
+    fn store_said(&mut self, k: &mut Kernel, mesh: MeshIndex, said: Said<Image>) {
         match said {
             Said::Nothing => {}
-            Said::Event(event) => self.mesh_input(k, mesh::Input::Store(event)),
+            Said::Event(event) => self.mesh_input(k, mesh, mesh::Input::Store(event)),
             Said::Fenced => k.halt(self.node, Halt::Fenced),
             Said::Broken(what) => k.halt(self.node, Halt::Broken(what)),
         }
@@ -447,6 +482,13 @@ impl Broker {
 
     fn conn_of(&self, sock: Sock) -> Option<u64> {
         self.process.as_ref()?.by_sock.get(&sock.conn).copied()
+    }
+
+    fn committed(&self, k: &mut Kernel, mesh: MeshIndex, ops: Vec<(TxnId, Vec<Op>)>) {
+        let node = self.node;
+        for (txn, ops) in ops {
+            k.record_in(mesh, Record::MeshCommitted { node, txn, ops });
+        }
     }
 
     fn forget_if(&mut self, over: bool, id: u64) {
@@ -457,6 +499,11 @@ impl Broker {
             process.by_sock.remove(&conn.sock.conn);
         }
     }
+}
+
+/// The timers of meshes beside those of connections, which count upwards.
+fn slot_of(mesh: MeshIndex) -> Option<u64> {
+    (mesh > 0).then(|| u64::MAX - mesh as u64)
 }
 
 /// The planted bug: a store that says that it is durable and drops one delivery in seven.
@@ -515,35 +562,32 @@ impl Conn {
 
 impl Node for Broker {
     fn start(&mut self, k: &mut Kernel) {
-        let profile = self.profile.broker_store.clone();
-        let (driver, recovered) = Driver::start(&self.store, profile, self.node, k);
-        let config = self.config();
-        let seed = machine_seed(&k.random, self.node, k.incarnation(self.node));
-        let mesh = Mesh::new(config, seed, recovered, k.clock(self.node));
-        let mesh = Driven::new(mesh, self.node, None, self.timing());
+        let meshes = (0..self.stores.len())
+            .map(|mesh| self.own(k, mesh))
+            .collect();
         self.process = Some(Process {
-            mesh,
-            driver,
+            meshes,
             conns: BTreeMap::new(),
             by_sock: BTreeMap::new(),
             started: k.clock(self.node).wall,
         });
-        self.drain_mesh(k);
+        for mesh in 0..self.stores.len() {
+            self.drain_mesh(k, mesh);
+        }
     }
 
     fn stop(&mut self, k: &mut Kernel) {
         let Some(process) = self.process.take() else {
             return;
         };
-        k.marks.add(process.mesh.machine.marks());
         for link in process.conns.values().filter_map(|conn| conn.link.as_ref()) {
             k.marks.add(link.machine.marks());
         }
-        let mut ops = Vec::new();
-        process.driver.crash(k, &mut ops);
-        for (txn, ops) in ops {
-            let node = self.node;
-            k.record(Record::MeshCommitted { node, txn, ops });
+        for (mesh, owned) in process.meshes.into_iter().enumerate() {
+            k.marks.add(owned.mesh.machine.marks());
+            let mut ops = Vec::new();
+            owned.driver.crash(k, &mut ops);
+            self.committed(k, mesh, ops);
         }
     }
 
@@ -561,13 +605,15 @@ impl Node for Broker {
             NodeEvent::Received { sock, packet } => self.received(k, sock, packet),
             NodeEvent::Handed { sock, bytes, pings } => self.handed(k, sock, bytes, pings),
             NodeEvent::Closed { sock, .. } => self.closed(k, sock),
-            NodeEvent::Timer(None) => {
+            NodeEvent::Timer(slot) if self.mesh_at(slot).is_some() => {
+                let mesh = self.mesh_at(slot).unwrap_or_default();
                 if let Some(process) = &mut self.process {
-                    process.mesh.timer(k);
-                    self.drain_mesh(k);
+                    process.meshes[mesh].mesh.timer(k);
+                    self.drain_mesh(k, mesh);
                 }
             }
-            NodeEvent::Timer(Some(id)) => {
+            NodeEvent::Timer(slot) => {
+                let id = slot.unwrap_or_default();
                 let link = self
                     .process
                     .as_mut()
@@ -586,24 +632,21 @@ impl Node for Broker {
                 queue,
                 to_machine: false,
             } => self.arrived_at_conn(k, queue),
-            NodeEvent::Committed => {
+            NodeEvent::Committed { store } => {
                 let Some(process) = &mut self.process else {
                     return;
                 };
                 let mut ops = Vec::new();
-                let said = process.driver.committed(k, &mut ops);
-                for (txn, ops) in ops {
-                    let node = self.node;
-                    k.record(Record::MeshCommitted { node, txn, ops });
-                }
-                self.store_said(k, said);
+                let said = process.meshes[store].driver.committed(k, &mut ops);
+                self.committed(k, store, ops);
+                self.store_said(k, store, said);
             }
-            NodeEvent::Loaded(nth) => {
+            NodeEvent::Loaded { store, nth } => {
                 let Some(process) = &mut self.process else {
                     return;
                 };
-                let said = process.driver.loaded(k, nth);
-                self.store_said(k, said);
+                let said = process.meshes[store].driver.loaded(k, nth);
+                self.store_said(k, store, said);
             }
             NodeEvent::Connected(_)
             | NodeEvent::ConnectFailed(_)
@@ -635,38 +678,45 @@ impl Node for Broker {
         k.record(Record::StoreFault {
             broken: fault.is_some(),
         });
-        self.store.borrow_mut().fault = fault;
+        // One database holds them all.
+        for store in &self.stores {
+            store.borrow_mut().fault = fault;
+        }
     }
 
     fn in_flight(&self) -> usize {
-        self.process
-            .as_ref()
-            .map_or(0, |process| process.driver.in_flight())
+        let process = self.process.iter();
+        let meshes = process.flat_map(|process| &process.meshes);
+        meshes.map(|owned| owned.driver.in_flight()).sum()
     }
 
     fn heal(&mut self, _: &mut Kernel) {}
 
     fn unmet(&self, _: &Kernel) -> Option<String> {
-        let process = self.process.as_ref()?;
-        let in_flight = process.driver.in_flight() + process.driver.loads_in_flight();
+        let meshes = &self.process.as_ref()?.meshes;
+        let loads = meshes.iter().map(|owned| owned.driver.loads_in_flight());
+        let in_flight = self.in_flight() + loads.sum::<usize>();
         (in_flight > 0).then(|| format!("the broker's store has {in_flight} things in hand"))
     }
 
     fn check_recovery(&self, k: &Kernel) -> Result<(), String> {
-        let Some(process) = &self.process else {
-            return Ok(());
-        };
-        let held = self.store.borrow();
-        let recovered = held.image.recover(held.owner);
-        drop(held);
-        let live = &process.mesh.machine;
-        let again = Mesh::new(self.config(), [0; 32], recovered, k.clock(self.node));
-        same_durable("the mesh", &live.durable(), &again.durable())
+        let meshes = self.process.iter().flat_map(|process| &process.meshes);
+        for (mesh, owned) in meshes.enumerate() {
+            let held = self.stores[mesh].borrow();
+            let recovered = held.image.recover(held.owner);
+            drop(held);
+            let live = &owned.mesh.machine;
+            let again = Mesh::new(self.config(mesh), [0; 32], recovered, k.clock(self.node));
+            same_durable("the mesh", &live.durable(), &again.durable())?;
+        }
+        Ok(())
     }
 
     fn marks(&self, into: &mut Marks) {
         let Some(process) = &self.process else { return };
-        into.add(process.mesh.machine.marks());
+        for owned in &process.meshes {
+            into.add(owned.mesh.machine.marks());
+        }
         for link in process.conns.values().filter_map(|conn| conn.link.as_ref()) {
             into.add(link.machine.marks());
         }

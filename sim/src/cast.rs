@@ -1,5 +1,6 @@
-//! Who plays in a run: members, puppets, and the keys that they have for its whole length.
+//! Who plays in a mesh of a run: members, puppets, and the keys that they have for its whole length.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bowline_core::crypto::real::RealCrypto;
@@ -14,16 +15,23 @@ use crate::plan::Profile;
 use crate::random::{Purpose, Random};
 
 pub const BROKER_URL: &str = "ws://broker.sim:7900/ws";
-pub const MESH_SLUG: &str = "knots";
+/// Of each mesh that a run can have.
+pub const MESH_SLUGS: [&str; 2] = ["knots", "bends"];
 /// A key that nobody has.
 pub const STRANGER: PubKey = PubKey([0x5a; 32]);
 
+/// The meshes of a run, counted.
+pub type MeshIndex = usize;
+
 pub struct Cast {
+    pub index: MeshIndex,
     pub mesh: MeshId,
+    pub slug: &'static str,
     pub crypto: Arc<dyn Crypto>,
     pub owner: SecretKey,
-    /// One for each host, then one for each puppet.
+    /// One for each host, then one for each puppet. Hosts are members of every mesh.
     pub members: Vec<Member>,
+    /// All of them, as they would be here; each acts in its own mesh only.
     pub puppets: Vec<Puppet>,
 }
 
@@ -41,20 +49,35 @@ pub struct Puppet {
     pub key: Arc<PeerKey>,
 }
 
+/// # Panics
+/// If there is no such mesh in this run.
+#[must_use]
+pub fn index_of(casts: &[Rc<Cast>], mesh: &MeshId) -> MeshIndex {
+    let index = casts.iter().position(|cast| cast.mesh == *mesh);
+    index.expect("a mesh of this run")
+}
+
 impl Cast {
     #[must_use]
-    pub fn of(profile: &Profile, random: &Random) -> Self {
+    pub fn of(profile: &Profile, random: &Random, index: MeshIndex) -> Self {
+        let slug = MESH_SLUGS[index];
         let crypto: Arc<dyn Crypto> = if profile.real_crypto {
             Arc::new(RealCrypto)
         } else {
             Arc::new(StandIn)
         };
-        let secret = |of: u64| SecretKey::from_bytes(random.bytes32(Purpose::Key, of));
+        let secret = |of: u64| {
+            let of = (index as u64) << 32 ^ of;
+            SecretKey::from_bytes(random.bytes32(Purpose::Key, of))
+        };
         let members: Vec<Member> = (0..profile.clients())
             .map(|client| {
                 let secret = secret(client as u64);
                 Member {
-                    id: MemberId::from(format!("member-{client}")),
+                    id: MemberId::from(match index {
+                        0 => format!("member-{client}"),
+                        _ => format!("member-{client}-of-{slug}"),
+                    }),
                     pubkey: crypto.public_key(&secret),
                     secret,
                 }
@@ -86,7 +109,9 @@ impl Cast {
             })
             .collect();
         Self {
-            mesh: MeshId::from("mesh-of-knots"),
+            index,
+            mesh: MeshId::from(format!("mesh-of-{slug}")),
+            slug,
             crypto,
             owner: secret(u64::MAX),
             members,

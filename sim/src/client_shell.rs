@@ -13,6 +13,7 @@ use bowline_core::wire::broker::HelloAck;
 use bowline_core::wire::{BrokerFrame, Close};
 use bytes::Bytes;
 
+use crate::cast::MeshIndex;
 use crate::clock::Moment;
 use crate::driven::{Driven, Timing};
 use crate::kernel::{Kernel, NodeEvent, NodeId};
@@ -41,6 +42,7 @@ pub struct ClientShell {
 
 struct ClientConn {
     id: ConnId,
+    mesh: MeshIndex,
     key: Arc<PeerKey>,
     sock: Sock,
     /// `None` when it said its last.
@@ -65,13 +67,21 @@ impl ClientShell {
         }
     }
 
-    pub fn dial(&mut self, k: &mut Kernel, id: ConnId, key: Arc<PeerKey>, plan: Box<DialPlan>) {
-        k.record(Record::Dialled {
+    pub fn dial(
+        &mut self,
+        k: &mut Kernel,
+        id: ConnId,
+        mesh: MeshIndex,
+        key: Arc<PeerKey>,
+        plan: Box<DialPlan>,
+    ) {
+        let dialled = Record::Dialled {
             node: self.node,
             conn: id,
             key: Arc::clone(&key),
             resume: plan.resume,
-        });
+        };
+        k.record_in(mesh, dialled);
         let link = ClientLink::new(k.clock(self.node), plan, Arc::clone(&self.crypto));
         let sock = k.dial(self.node);
         self.by_sock.insert(sock.conn, id.0);
@@ -80,6 +90,7 @@ impl ClientShell {
             id.0,
             ClientConn {
                 id,
+                mesh,
                 key,
                 sock,
                 link: Some(Driven::new(link, self.node, Some(id.0), self.timing)),
@@ -144,26 +155,29 @@ impl ClientShell {
         let conn = self.conns.get_mut(&queue)?;
         let said = conn.to_machine.pop_front()?;
         let (node, id, key) = (self.node, conn.id, Arc::clone(&conn.key));
-        match &said {
-            FromLink::Up(ack) => k.record(Record::Up {
+        let seen = match &said {
+            FromLink::Up(ack) => Some(Record::Up {
                 node,
                 conn: id,
                 key,
                 ack: ack.clone(),
             }),
-            FromLink::Frame(frame) => k.record(Record::Frame {
+            FromLink::Frame(frame) => Some(Record::Frame {
                 node,
                 conn: id,
                 key,
                 frame: Box::new(frame.clone()),
             }),
-            FromLink::Down(down) => k.record(Record::Down {
+            FromLink::Down(down) => Some(Record::Down {
                 node,
                 conn: id,
                 key,
                 down: down.clone(),
             }),
-            FromLink::Sent(_) => {}
+            FromLink::Sent(_) => None,
+        };
+        if let Some(seen) = seen {
+            k.record_in(conn.mesh, seen);
         }
         if conn.link.is_none() && conn.to_machine.is_empty() {
             let sock = conn.sock;

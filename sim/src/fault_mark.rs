@@ -52,6 +52,8 @@ fault_marks! {
     WatermarkFound,
     // timers
     SpuriousTimeout,
+    // the world
+    TwoMeshes,
 }
 
 /// How often each was hit.

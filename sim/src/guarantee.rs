@@ -255,7 +255,7 @@ pub const ALL: &[Guarantee] = &[
         name: "G9 scoping",
         promise: "No session sees a message, event, inbox row, outbox row or error that belongs to \
                   another.",
-        oracles: &["g9_scoping"],
+        oracles: &["g9_scoping", "g9_meshes"],
         tests: &[
             of(
                 SESSIONS,

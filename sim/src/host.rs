@@ -8,16 +8,17 @@ use std::sync::Arc;
 use bowline_core::host::io::{self, HttpOutcome, SseEvent};
 use bowline_core::host::ipc::{Answer, Call};
 use bowline_core::host::{Host, Sizes};
-use bowline_core::id::{PeerKey, PubKey, RequestId, SubscriberId};
+use bowline_core::id::{InboxSeq, MeshId, OutboxSeq, PeerKey, PubKey, RequestId, SubscriberId};
 use bowline_core::limits::{
     DIRECTORY_PEERS, EVENT_STREAMS, HELD_PUSHES, IPC_REQUESTS, LOOK_UPS_AT_ONCE, Limits,
     UNPERSISTED_TXNS,
 };
 use bowline_core::mark::Marks;
+use bowline_core::store::TxnId;
 use bowline_core::store::host::{Image, MeshRow, Op};
 use bowline_core::time::Wall;
 
-use crate::cast::{self, Cast};
+use crate::cast::{self, Cast, MeshIndex};
 use crate::client_shell::{ClientShell, FromLink};
 use crate::clock::{Moment, WALL_AT_START_MS};
 use crate::driven::{Driven, Timing};
@@ -39,7 +40,8 @@ const AGAIN: u64 = 16;
 pub struct HostNode {
     node: NodeId,
     index: usize,
-    cast: Rc<Cast>,
+    /// By mesh.
+    casts: Vec<Rc<Cast>>,
     profile: Profile,
     limits: Limits,
     store: Shared<Image>,
@@ -53,6 +55,9 @@ pub struct HostNode {
     /// To the programs, in order.
     to_users: VecDeque<(usize, ToUser)>,
     to_users_at: Moment,
+    /// In which mesh each row is.
+    outbox: BTreeMap<OutboxSeq, MeshIndex>,
+    inbox: BTreeMap<InboxSeq, MeshIndex>,
     ipc: Stream,
     healed: bool,
 }
@@ -86,7 +91,7 @@ impl HostNode {
     pub fn new(
         node: NodeId,
         index: usize,
-        cast: Rc<Cast>,
+        casts: Vec<Rc<Cast>>,
         profile: Profile,
         limits: Limits,
         store: Shared<Image>,
@@ -94,12 +99,12 @@ impl HostNode {
     ) -> Self {
         let first = index * profile.sessions_per_host;
         let users = (first..first + profile.sessions_per_host)
-            .map(User::new)
+            .map(|user| User::new(user, casts[profile.mesh_of(user)].slug))
             .collect();
         Self {
             node,
             index,
-            cast,
+            casts,
             profile,
             limits,
             store,
@@ -111,18 +116,20 @@ impl HostNode {
             next_appointment: AGAIN,
             to_users: VecDeque::new(),
             to_users_at: Moment(0),
+            outbox: BTreeMap::new(),
+            inbox: BTreeMap::new(),
             ipc,
             healed: false,
         }
     }
 
-    /// What this host has on its disk before the run begins: it has joined the mesh.
+    /// What this host has on its disk before the run begins: it has joined this mesh.
     #[must_use]
     pub fn joined(cast: &Cast, host: usize) -> Op {
         let member = &cast.members[host];
         Op::MeshPut(Box::new(MeshRow {
             id: cast.mesh.clone(),
-            slug: cast::MESH_SLUG.into(),
+            slug: cast.slug.into(),
             broker_url: cast::BROKER_URL.into(),
             policy: "sealed".into(),
             display_name: format!("host-{host}"),
@@ -172,11 +179,13 @@ impl HostNode {
                 io::Output::Dial { conn, plan } => {
                     let key = match &plan.session {
                         Some(session) => {
-                            PeerKey::Session(self.cast.crypto.public_key(&session.secret))
+                            let crypto = &self.casts[0].crypto;
+                            PeerKey::Session(crypto.public_key(&session.secret))
                         }
                         None => PeerKey::Member(plan.member_id.clone()),
                     };
-                    process.shell.dial(k, conn, Arc::new(key), plan);
+                    let mesh = cast::index_of(&self.casts, &plan.mesh);
+                    process.shell.dial(k, conn, mesh, Arc::new(key), plan);
                 }
                 io::Output::Send { conn, frame } => process.shell.send(k, conn, frame),
                 io::Output::Hangup { conn, close } => process.shell.hang_up(k, conn, close),
@@ -253,10 +262,40 @@ impl HostNode {
         }
     }
 
-    fn committed(&self, k: &mut Kernel, ops: Vec<(bowline_core::store::TxnId, Vec<Op>)>) {
+    /// Shown to each mesh as far as it is of that mesh.
+    fn committed(&mut self, k: &mut Kernel, committed: Vec<(TxnId, Vec<Op>)>) {
         let node = self.node;
-        for (txn, ops) in ops {
-            k.record(Record::HostCommitted { node, txn, ops });
+        for (txn, all) in committed {
+            let mut by_mesh: Vec<Vec<Op>> = self.casts.iter().map(|_| Vec::new()).collect();
+            for op in all {
+                let mesh = self.mesh_of(&op);
+                by_mesh[mesh].push(op);
+            }
+            for (mesh, ops) in by_mesh.into_iter().enumerate() {
+                k.record_in(mesh, Record::HostCommitted { node, txn, ops });
+            }
+        }
+    }
+
+    fn mesh_of(&mut self, op: &Op) -> MeshIndex {
+        let of = |id: &MeshId| cast::index_of(&self.casts, id);
+        match op {
+            Op::MeshPut(row) => of(&row.id),
+            Op::MeshDelete(id) | Op::PeerForget { mesh: id, .. } => of(id),
+            Op::SessionPut(row) => of(&row.mesh),
+            Op::PeerPut(row) => of(&row.mesh),
+            Op::OutboxPut(row) => {
+                let mesh = of(&row.mesh);
+                self.outbox.insert(row.seq, mesh);
+                mesh
+            }
+            Op::InboxPut(row) => {
+                let mesh = of(&row.mesh);
+                self.inbox.insert(row.seq, mesh);
+                mesh
+            }
+            Op::OutboxState { seq, .. } => self.outbox.get(seq).copied().unwrap_or_default(),
+            Op::InboxSeen { seq, .. } => self.inbox.get(seq).copied().unwrap_or_default(),
         }
     }
 
@@ -266,12 +305,13 @@ impl HostNode {
             match want {
                 Want::Call(call_of, call) => {
                     if let UserCall::Send { token, altered, .. } = &call_of {
-                        k.record(Record::Asked {
+                        let asked = Record::Asked {
                             node: self.node,
                             user: self.users[user].index,
                             token: *token,
                             altered: *altered,
-                        });
+                        };
+                        self.record_of(k, user, asked);
                     }
                     if self.process.is_none() {
                         // Nobody listens at the socket.
@@ -281,11 +321,12 @@ impl HostNode {
                     self.hear_user(k, FromUser::Call(user, call_of, call));
                 }
                 Want::Subscribe(subscriber, subscribe) => {
-                    k.record(Record::Followed {
+                    let followed = Record::Followed {
                         node: self.node,
                         user: self.users[user].index,
                         after: subscribe.last_event_id,
-                    });
+                    };
+                    self.record_of(k, user, followed);
                     let Some(process) = &mut self.process else {
                         self.tell_user(k, user, ToUser::StreamEnded(subscriber, None));
                         continue;
@@ -375,29 +416,31 @@ impl HostNode {
                     && let Some(pubkey) = self.users[at].pubkey()
                 {
                     k.addresses.insert(user, pubkey);
-                    k.record(Record::Opened { node, user, pubkey });
+                    self.record_of(k, at, Record::Opened { node, user, pubkey });
                 }
-                k.record(Record::Answered {
+                let answered = Record::Answered {
                     node,
                     user,
                     call,
                     answer,
-                });
+                };
+                self.record_of(k, at, answered);
                 wants
             }
             ToUser::Lost(call) => {
                 let wants = self.users[at].answered(&call, None);
-                k.record(Record::Unanswered { node, user, call });
+                self.record_of(k, at, Record::Unanswered { node, user, call });
                 wants
             }
             ToUser::Event(subscriber, event) => {
                 let read = self.users[at].told(subscriber, &event);
-                k.record(Record::Told {
+                let told = Record::Told {
                     node,
                     user,
                     subscriber,
                     event,
-                });
+                };
+                self.record_of(k, at, told);
                 if read {
                     vec![Want::Read(subscriber, 1)]
                 } else {
@@ -409,6 +452,11 @@ impl HostNode {
             }
         };
         self.grant(k, at, wants);
+    }
+
+    /// What one of its programs does or sees belongs to the mesh of its session.
+    fn record_of(&self, k: &mut Kernel, user: usize, record: Record) {
+        k.record_in(self.profile.mesh_of(self.users[user].index), record);
     }
 
     fn subscriber(&mut self) -> SubscriberId {
@@ -431,7 +479,9 @@ impl HostNode {
         let (name, pubkey): (String, Option<PubKey>) = match to.checked_sub(users) {
             None => (User::name_of(*to), k.addresses.get(to).copied()),
             Some(puppet) => {
-                let pubkey = self.cast.puppets.get(puppet).map(|puppet| puppet.pubkey);
+                // One of another mesh is a stranger here, like one who is nowhere.
+                let cast = &self.casts[self.profile.mesh_of(*to)];
+                let pubkey = cast.puppets.get(puppet).map(|puppet| puppet.pubkey);
                 let stranger = pubkey.is_none();
                 let pubkey = pubkey.unwrap_or(cast::STRANGER);
                 let name = if stranger {
@@ -492,14 +542,14 @@ fn sizes(sizes: &Sizes, limits: &Limits) -> Vec<(&'static str, u64, u64)> {
 impl Node for HostNode {
     fn start(&mut self, k: &mut Kernel) {
         let profile = self.profile.host_store.clone();
-        let (driver, recovered) = Driver::start(&self.store, profile, self.node, k);
+        let (driver, recovered) = Driver::start(&self.store, profile, self.node, 0, k);
         let config = self.config();
         let seed = machine_seed(&k.random, self.node, k.incarnation(self.node));
-        let crypto = Arc::clone(&self.cast.crypto);
+        let crypto = Arc::clone(&self.casts[0].crypto);
         let host = Host::new(config, seed, crypto, recovered, k.clock(self.node));
         let shell = ClientShell::new(
             self.node,
-            Arc::clone(&self.cast.crypto),
+            Arc::clone(&self.casts[0].crypto),
             self.timing(),
             self.profile.hop_most_us,
         );
@@ -576,7 +626,7 @@ impl Node for HostNode {
                 }
             }
             NodeEvent::Hop { queue, .. } => self.on_link(k, queue),
-            NodeEvent::Committed => {
+            NodeEvent::Committed { .. } => {
                 let Some(process) = &mut self.process else {
                     return;
                 };
@@ -585,7 +635,7 @@ impl Node for HostNode {
                 self.committed(k, ops);
                 self.store_said(k, said);
             }
-            NodeEvent::Loaded(nth) => {
+            NodeEvent::Loaded { nth, .. } => {
                 let Some(process) = &mut self.process else {
                     return;
                 };
@@ -693,7 +743,7 @@ impl Node for HostNode {
         let held = self.store.borrow();
         let recovered = held.image.recover(held.owner);
         drop(held);
-        let crypto = Arc::clone(&self.cast.crypto);
+        let crypto = Arc::clone(&self.casts[0].crypto);
         let config = self.config();
         let again = Host::new(config, [0; 32], crypto, recovered, k.clock(self.node));
         let name = format!("host {}", self.index);

@@ -8,6 +8,7 @@ use bowline_core::mark::Marks;
 use bowline_core::time::Now;
 use bowline_core::wire::Close;
 
+use crate::cast::MeshIndex;
 use crate::clock::{Clock, Moment};
 use crate::fault_mark::FaultMarks;
 use crate::network::{End, Network, Packet, Sock};
@@ -45,9 +46,14 @@ pub enum NodeEvent {
         queue: u64,
         to_machine: bool,
     },
-    /// The store is done with what it has in hand.
-    Committed,
-    Loaded(u64),
+    /// A store of the process is done with what it has in hand.
+    Committed {
+        store: MeshIndex,
+    },
+    Loaded {
+        store: MeshIndex,
+        nth: u64,
+    },
     /// An appointment of the process with itself.
     Process(u64),
     /// An appointment of somebody at that place who is not its process: neither a crash nor a
@@ -130,8 +136,8 @@ pub struct Kernel {
     pub gossip: Vec<MessageId>,
     /// Keys of the users whose sessions were opened.
     pub addresses: BTreeMap<usize, PubKey>,
-    /// What the oracles have not seen yet.
-    pub records: Vec<(Moment, Record)>,
+    /// What the oracles have not seen yet, and those of which mesh are to see it: `None` is all.
+    pub records: Vec<(Moment, Option<MeshIndex>, Record)>,
     incarnations: Vec<u32>,
     heap: BinaryHeap<Reverse<Entry>>,
     pushed: u64,
@@ -216,7 +222,12 @@ impl Kernel {
     }
 
     pub fn record(&mut self, record: Record) {
-        self.records.push((self.now, record));
+        self.records.push((self.now, None, record));
+    }
+
+    /// Seen in one mesh only.
+    pub fn record_in(&mut self, mesh: MeshIndex, record: Record) {
+        self.records.push((self.now, Some(mesh), record));
     }
 
     #[must_use]

@@ -7,6 +7,7 @@ use bowline_core::limits::WORKING_LAPSES_AFTER;
 use bowline_core::wire::{Priority, Status};
 use serde::{Deserialize, Serialize};
 
+use crate::cast::MeshIndex;
 use crate::network::{Cut, DialFault, NetworkProfile};
 use crate::random::{Purpose, Random, Stream};
 use crate::store::{StoreFault, StoreProfile};
@@ -39,6 +40,9 @@ pub struct Profile {
     pub sessions_per_host: usize,
     /// Scripted clients that speak frames through a `ClientLink`, without a daemon.
     pub puppets: usize,
+    /// Of one broker. Hosts are in all of them, each session and each puppet is in one.
+    #[serde(default = "once")]
+    pub meshes: usize,
     pub real_crypto: bool,
     /// Ring 4, window 2, cache 8, short backlog.
     pub tiny_limits: bool,
@@ -235,7 +239,7 @@ pub enum Action {
     },
 }
 
-/// Of plans that were kept before it could be said.
+/// Of plans that do not say how often, or how many.
 fn once() -> usize {
     1
 }
@@ -250,7 +254,13 @@ impl Plan {
     pub fn of_seed(seed: u64) -> Self {
         let random = Random::new(seed);
         let mut draws = random.stream(Purpose::Profile, 0);
-        let profile = Profile::draw(&mut draws, seed);
+        let mut profile = Profile::draw(&mut draws, seed);
+        if random
+            .stream(Purpose::Profile, 1)
+            .chance(TWO_MESHES_PER_MILLE)
+        {
+            profile.meshes = 2;
+        }
         let mut steps = Vec::new();
         Swarm::draw(&mut draws).steps(&random, &profile, &mut steps);
         steps.sort_by_key(|step: &Step| (step.at_ms, step.id));
@@ -262,6 +272,8 @@ impl Plan {
     }
 }
 
+/// How many of a thousand runs have two meshes.
+const TWO_MESHES_PER_MILLE: u64 = 250;
 /// Of a plan that a fuzzer makes up: many steps say no more than some, and cost more.
 const STEPS_OF_BYTES_MOST: usize = 48;
 
@@ -277,6 +289,7 @@ impl Plan {
         let random = Random::new(seed);
         let profile = Profile {
             tiny_limits: head[3] % 2 == 0,
+            meshes: 1 + usize::from(head[3] / 2 % 2),
             clock_rate_most_ppm: 5_000,
             safety_ms: 150_000,
             aftermath: true,
@@ -321,6 +334,12 @@ impl Profile {
         self.hosts * self.sessions_per_host
     }
 
+    /// Where a session or a puppet is: users first, then puppets.
+    #[must_use]
+    pub fn mesh_of(&self, party: usize) -> MeshIndex {
+        party.checked_sub(self.users()).unwrap_or(party) % self.meshes
+    }
+
     /// Nothing ever goes wrong by itself: for scenarios that say themselves what goes wrong.
     #[must_use]
     pub fn calm(hosts: usize, sessions_per_host: usize, puppets: usize) -> Self {
@@ -333,6 +352,7 @@ impl Profile {
             hosts,
             sessions_per_host,
             puppets,
+            meshes: 1,
             real_crypto: false,
             tiny_limits: false,
             network: NetworkProfile {
@@ -371,6 +391,7 @@ impl Profile {
             hosts,
             sessions_per_host: draws.between(1, 2) as usize,
             puppets: draws.between(1, 3) as usize,
+            meshes: 1,
             real_crypto: seed.is_multiple_of(8),
             tiny_limits: draws.chance(500),
             network: NetworkProfile {

@@ -142,7 +142,9 @@ impl Puppet {
                 listed: BTreeSet::new(),
             },
         );
-        process.shell.dial(k, id, key, Box::new(plan));
+        process
+            .shell
+            .dial(k, id, self.cast.index, key, Box::new(plan));
     }
 
     fn dial_plan(&self) -> DialPlan {
@@ -269,13 +271,16 @@ impl Puppet {
     fn push(&mut self, k: &mut Kernel, id: ConnId, push: &Push) {
         let body = self.open(push);
         let (node, key) = (self.node, Arc::clone(&self.me().key));
-        k.record(Record::PuppetGot {
-            node,
-            key,
-            sender: push.sender_pubkey,
-            id: push.message_id.clone(),
-            body,
-        });
+        k.record_in(
+            self.cast.index,
+            Record::PuppetGot {
+                node,
+                key,
+                sender: push.sender_pubkey,
+                id: push.message_id.clone(),
+                body,
+            },
+        );
         k.gossip.push(push.message_id.clone());
         let ack = ClientAck {
             client_message_id: Some(push.client_message_id.clone()),
@@ -294,7 +299,7 @@ impl Puppet {
     fn acknowledge(&mut self, k: &mut Kernel, conn: ConnId, ack: ClientAck) {
         if let Some(id) = ack.broker_message_id.clone() {
             let key = Arc::clone(&self.me().key);
-            k.record(Record::PuppetAcked { key, id });
+            k.record_in(self.cast.index, Record::PuppetAcked { key, id });
         }
         self.say(k, conn, &ClientFrame::ClientAck(ack));
     }
@@ -357,12 +362,15 @@ impl Puppet {
             .extend(list.peers.iter().map(|peer| peer.pubkey));
         let Some(after) = list.next else {
             let present = std::mem::take(&mut conn.listed).into_iter().collect();
-            k.record(Record::Listed {
-                node,
-                conn: id,
-                key,
-                present,
-            });
+            k.record_in(
+                self.cast.index,
+                Record::Listed {
+                    node,
+                    conn: id,
+                    key,
+                    present,
+                },
+            );
             return;
         };
         let frame = ClientFrame::ListPeers {
@@ -451,25 +459,30 @@ impl Puppet {
             },
             state: SendState::Unknown,
         });
-        k.record(Record::PuppetSent {
-            key: Arc::clone(&self.me().key),
-            id: format!("p{}", id.0),
-            altered: None,
-            fingerprint: fingerprint(id, false),
-        });
+        k.record_in(
+            self.cast.index,
+            Record::PuppetSent {
+                key: Arc::clone(&self.me().key),
+                id: format!("p{}", id.0),
+                altered: None,
+                fingerprint: fingerprint(id, false),
+            },
+        );
         self.say_now(k, &ClientFrame::Send(Box::new(send)));
         if self.healed {
             self.resend_later(k);
         }
     }
 
-    /// Users first, then puppets, then one whom nobody knows.
+    /// Users first, then puppets, then one whom nobody knows, as nobody here knows a puppet of
+    /// another mesh.
     fn address(&self, k: &Kernel, to: usize) -> Option<PubKey> {
         let users = self.profile.users();
         if to < users {
             return k.addresses.get(&to).copied();
         }
-        let puppet = self.cast.puppets.get(to - users);
+        let is_here = self.profile.mesh_of(to) == self.cast.index;
+        let puppet = self.cast.puppets.get(to - users).filter(|_| is_here);
         Some(puppet.map_or(cast::STRANGER, |puppet| puppet.pubkey))
     }
 
@@ -522,6 +535,9 @@ impl Puppet {
     }
 
     fn stolen_plan(&self, user: usize) -> Option<DialPlan> {
+        if self.profile.mesh_of(user) != self.cast.index {
+            return None;
+        }
         let host = user / self.profile.sessions_per_host;
         let held = self.hosts.get(host)?.borrow();
         let id = SessionId::from(format!("session-{user}"));
@@ -599,12 +615,15 @@ impl Puppet {
             // Another answer is expected for it, so that it has another id of its own.
             send.id = Some(format!("x{}", step.0));
             send.request_fingerprint = Some(fingerprint(step, true));
-            k.record(Record::PuppetSent {
-                key: Arc::clone(&self.me().key),
-                id: format!("x{}", step.0),
-                altered: send.client_message_id.clone(),
-                fingerprint: fingerprint(step, true),
-            });
+            k.record_in(
+                self.cast.index,
+                Record::PuppetSent {
+                    key: Arc::clone(&self.me().key),
+                    id: format!("x{}", step.0),
+                    altered: send.client_message_id.clone(),
+                    fingerprint: fingerprint(step, true),
+                },
+            );
         }
         self.say_now(k, &ClientFrame::Send(Box::new(send)));
     }
@@ -621,10 +640,13 @@ impl Puppet {
         };
         if self.say_now(k, &frame) {
             self.tags = tag;
-            k.record(Record::Tagged {
-                key: Arc::clone(&self.me().key),
-                tag,
-            });
+            k.record_in(
+                self.cast.index,
+                Record::Tagged {
+                    key: Arc::clone(&self.me().key),
+                    tag,
+                },
+            );
         }
     }
 

@@ -19,7 +19,7 @@ use crate::puppet::Puppet;
 use crate::random::{Purpose, Random};
 use crate::store::{Durable, Shared};
 use crate::trace::Trace;
-use crate::world::{Node, Outcome, World};
+use crate::world::{Judges, Node, Outcome, World};
 
 /// The two brokers stand first; the second one waits for a take-over.
 pub const FIRST_CLIENT: NodeId = 2;
@@ -49,26 +49,28 @@ fn world(plan: &Plan, keep_trace: bool, planted: Planted) -> World {
     let random = Random::new(plan.seed);
     let profile = plan.profile.clone();
     let limits = limits(&profile);
-    let cast = Rc::new(Cast::of(&profile, &random));
+    let casts: Vec<Rc<Cast>> = (0..profile.meshes)
+        .map(|mesh| Rc::new(Cast::of(&profile, &random, mesh)))
+        .collect();
     let nodes_count = FIRST_CLIENT + profile.clients();
     let clocks = (0..nodes_count)
         .map(|node| clock(&random, &profile, node))
         .collect();
     let network = Network::new(profile.network.clone(), nodes_count);
     let kernel = Kernel::new(random, network, clocks, Trace::new(keep_trace));
-    let mesh_store = mesh_store(&cast);
+    let mesh_stores: Vec<_> = casts.iter().map(|cast| mesh_store(cast)).collect();
     let host_stores: Vec<Shared<host::Image>> = (0..profile.hosts)
-        .map(|host| host_store(&cast, host))
+        .map(|host| host_store(&casts, host))
         .collect();
 
     let mut nodes: Vec<Box<dyn Node>> = Vec::new();
     for node in 0..FIRST_CLIENT {
         nodes.push(Box::new(Broker::new(
             node,
-            Rc::clone(&cast),
+            casts.clone(),
             profile.clone(),
             limits.clone(),
-            Rc::clone(&mesh_store),
+            mesh_stores.clone(),
             planted,
         )));
     }
@@ -76,7 +78,7 @@ fn world(plan: &Plan, keep_trace: bool, planted: Planted) -> World {
         nodes.push(Box::new(HostNode::new(
             FIRST_CLIENT + host,
             host,
-            Rc::clone(&cast),
+            casts.clone(),
             profile.clone(),
             limits.clone(),
             Rc::clone(store),
@@ -84,30 +86,31 @@ fn world(plan: &Plan, keep_trace: bool, planted: Planted) -> World {
         )));
     }
     for puppet in 0..profile.puppets {
+        let mesh = profile.mesh_of(profile.users() + puppet);
         nodes.push(Box::new(Puppet::new(
             FIRST_CLIENT + profile.hosts + puppet,
             puppet,
-            Rc::clone(&cast),
+            Rc::clone(&casts[mesh]),
             profile.clone(),
             host_stores.clone(),
         )));
     }
-    let view = View {
-        profile,
-        limits,
-        cast,
-        mesh: mesh_store,
-        hosts: host_stores,
-        first_client: FIRST_CLIENT,
-    };
-    World::new(
-        plan.clone(),
-        kernel,
-        nodes,
-        FIRST_CLIENT,
-        oracle::all(),
-        view,
-    )
+    let judges = casts
+        .into_iter()
+        .zip(mesh_stores)
+        .map(|(cast, mesh)| Judges {
+            oracles: oracle::all(),
+            view: View {
+                profile: profile.clone(),
+                limits: limits.clone(),
+                cast,
+                mesh,
+                hosts: host_stores.clone(),
+                first_client: FIRST_CLIENT,
+            },
+        });
+    let judges = judges.collect();
+    World::new(plan.clone(), kernel, nodes, FIRST_CLIENT, judges)
 }
 
 /// What a run sets of core's limits.
@@ -153,9 +156,11 @@ fn mesh_store(cast: &Cast) -> Shared<mesh::Image> {
     }))
 }
 
-fn host_store(cast: &Cast, host: usize) -> Shared<host::Image> {
+fn host_store(casts: &[Rc<Cast>], host: usize) -> Shared<host::Image> {
     let mut image = host::Image::default();
-    image.apply(&HostNode::joined(cast, host));
+    for cast in casts {
+        image.apply(&HostNode::joined(cast, host));
+    }
     Rc::new(RefCell::new(Durable {
         image,
         ..Durable::default()

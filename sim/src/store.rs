@@ -9,6 +9,7 @@ use std::rc::Rc;
 use bowline_core::id::LoadId;
 use bowline_core::store::{self, Owner, Stall, Term, Txn, TxnId};
 
+use crate::cast::MeshIndex;
 use crate::fault_mark::FaultMark;
 use crate::kernel::{Kernel, NodeEvent, NodeId};
 use crate::random::{Purpose, Stream};
@@ -161,6 +162,8 @@ pub struct Driver<I: Image> {
     durable: Shared<I>,
     profile: StoreProfile,
     node: NodeId,
+    /// A broker has one for each mesh.
+    which: MeshIndex,
     term: Term,
     queue: VecDeque<Txn<I::Op>>,
     /// So many of the queue's front are being committed.
@@ -185,14 +188,16 @@ impl<I: Image> Driver<I> {
         durable: &Shared<I>,
         profile: StoreProfile,
         node: NodeId,
+        which: MeshIndex,
         k: &Kernel,
     ) -> (Self, I::Recovered) {
         let (term, recovered) = durable.borrow_mut().take_over();
-        let entity = (node as u64) << 32 | term.0;
+        let entity = (which as u64) << 56 | (node as u64) << 32 | term.0;
         let driver = Self {
             durable: Rc::clone(durable),
             profile,
             node,
+            which,
             term,
             queue: VecDeque::new(),
             committing: 0,
@@ -212,7 +217,8 @@ impl<I: Image> Driver<I> {
         self.loads_begun += 1;
         self.loads.push_back((self.loads_begun, load, what));
         let us = self.latency_us();
-        k.tell_later(us, self.node, NodeEvent::Loaded(self.loads_begun));
+        let (store, nth) = (self.which, self.loads_begun);
+        k.tell_later(us, self.node, NodeEvent::Loaded { store, nth });
     }
 
     #[must_use]
@@ -270,7 +276,7 @@ impl<I: Image> Driver<I> {
         {
             return;
         }
-        let of = self.node as u64;
+        let of = (self.which as u64) << 32 | self.node as u64;
         let draw = k.random.draw(Purpose::CrashPrefix, of, k.now.0);
         let survive = (draw % (self.queue.len() as u64 + 1)) as usize;
         k.fault_marks.hit(match survive {
@@ -327,7 +333,8 @@ impl<I: Image> Driver<I> {
         }
         self.committing = self.queue.len().min(self.profile.group_most);
         let us = self.latency_us();
-        k.tell_later(us, self.node, NodeEvent::Committed);
+        let store = self.which;
+        k.tell_later(us, self.node, NodeEvent::Committed { store });
     }
 
     fn latency_us(&mut self) -> u64 {

@@ -11,7 +11,6 @@ use bowline_core::host::ipc::{
 use bowline_core::id::{ClientMessageId, InboxSeq, PubKey, SessionId, SubscriberId};
 use bowline_core::wire::Priority;
 
-use crate::cast::MESH_SLUG;
 use crate::record::{Token, UserCall};
 
 /// Answers that are "not now" or "unknown" are asked for again after this.
@@ -19,6 +18,8 @@ const RETRY_MS: u64 = 1_500;
 
 pub struct User {
     pub index: usize,
+    /// By its slug.
+    mesh: &'static str,
     /// Between a deliberate end and its coming back it wants nothing.
     wanted: bool,
     token: Option<String>,
@@ -69,9 +70,10 @@ pub enum Again {
 
 impl User {
     #[must_use]
-    pub fn new(index: usize) -> Self {
+    pub fn new(index: usize, mesh: &'static str) -> Self {
         Self {
             index,
+            mesh,
             wanted: true,
             token: None,
             pubkey: None,
@@ -101,7 +103,7 @@ impl User {
         self.opening = true;
         let open = SessionOpen {
             session_id: Some(SessionId::from(format!("session-{}", self.index))),
-            mesh: Some(MESH_SLUG.into()),
+            mesh: Some(self.mesh.into()),
             display_name: Self::name_of(self.index),
             pid: None,
             cwd: None,

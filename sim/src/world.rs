@@ -109,6 +109,12 @@ pub struct Outcome {
     pub records: Vec<(Moment, Record)>,
 }
 
+/// Every oracle, and what they see of one mesh: each mesh is judged as if it were alone.
+pub struct Judges {
+    pub oracles: Vec<Box<dyn Oracle>>,
+    pub view: View,
+}
+
 pub struct World {
     pub k: Kernel,
     pub nodes: Vec<Box<dyn Node>>,
@@ -116,8 +122,8 @@ pub struct World {
     paused: Vec<Option<VecDeque<NodeEvent>>>,
     plan: Plan,
     first_client: NodeId,
-    oracles: Vec<Box<dyn Oracle>>,
-    view: View,
+    /// By mesh.
+    judges: Vec<Judges>,
     events: u64,
     healed: bool,
     kept: Option<Vec<(Moment, Record)>>,
@@ -130,8 +136,7 @@ impl World {
         k: Kernel,
         nodes: Vec<Box<dyn Node>>,
         first_client: NodeId,
-        oracles: Vec<Box<dyn Oracle>>,
-        view: View,
+        judges: Vec<Judges>,
     ) -> Self {
         Self {
             paused: nodes.iter().map(|_| None).collect(),
@@ -139,8 +144,7 @@ impl World {
             nodes,
             plan,
             first_client,
-            oracles,
-            view,
+            judges,
             events: 0,
             healed: false,
             kept: None,
@@ -202,10 +206,12 @@ impl World {
             node.check_recovery(&self.k)
                 .map_err(|what| violation("recovered_equals_live", what, self.k.now))?;
         }
-        for oracle in &mut self.oracles {
-            oracle
-                .end(self.k.now, &self.view)
-                .map_err(|what| violation(oracle.name(), what, self.k.now))?;
+        for Judges { oracles, view } in &mut self.judges {
+            for oracle in oracles {
+                oracle
+                    .end(self.k.now, view)
+                    .map_err(|what| violation(oracle.name(), what, self.k.now))?;
+            }
         }
         Ok(())
     }
@@ -219,6 +225,9 @@ impl World {
                 continue;
             }
             self.start_node(node);
+        }
+        if self.judges.len() > 1 {
+            self.k.fault_marks.hit(FaultMark::TwoMeshes);
         }
         if let Some(first) = self.plan.steps.first() {
             self.k.at(Moment(0).plus_ms(first.at_ms), Event::Step(0));
@@ -238,11 +247,18 @@ impl World {
         }
     }
 
-    /// One message each, to the next one.
+    /// One message each, to the next one of the same mesh.
     fn everybody_sends(&mut self) {
-        let (users, puppets) = (self.plan.profile.users(), self.plan.profile.puppets);
-        for from in 0..users + puppets {
-            let to = (from + 1) % (users + puppets);
+        let profile = &self.plan.profile;
+        let (users, all) = (profile.users(), profile.users() + profile.puppets);
+        let next = |from: usize| {
+            let mut others = (from + 1..all).chain(0..from);
+            others.find(|to| profile.mesh_of(*to) == profile.mesh_of(from))
+        };
+        let pairs: Vec<_> = (0..all)
+            .filter_map(|from| Some((from, next(from)?)))
+            .collect();
+        for (from, to) in pairs {
             let (bytes, priority) = (FRESH_BYTES, Priority::Now);
             let action = match from.checked_sub(users) {
                 None => Action::UserSend {
@@ -267,14 +283,15 @@ impl World {
     fn unmet(&self) -> Option<String> {
         let node = self.nodes.iter().find_map(|node| node.unmet(&self.k));
         node.or_else(|| {
-            self.oracles
-                .iter()
-                .find_map(|oracle| oracle.unmet(self.k.now, &self.view))
+            self.judges.iter().find_map(|Judges { oracles, view }| {
+                let mut oracles = oracles.iter();
+                oracles.find_map(|oracle| oracle.unmet(self.k.now, view))
+            })
         })
     }
 
     fn enter(&mut self, phase: Phase) {
-        for oracle in &mut self.oracles {
+        for oracle in self.judges.iter_mut().flat_map(|it| &mut it.oracles) {
             oracle.phase(self.k.now, phase);
         }
     }
@@ -347,18 +364,23 @@ impl World {
     fn judge(&mut self) -> Result<(), Violation> {
         // Judging makes no records.
         let records = std::mem::take(&mut self.k.records);
-        for (at, record) in &records {
+        for (at, of, record) in &records {
             if self.k.trace.keeps() {
                 self.k.trace.say(*at, format_args!("      {record:?}"));
             }
-            for oracle in &mut self.oracles {
-                oracle
-                    .see(*at, record, &self.view)
-                    .map_err(|what| violation(oracle.name(), what, *at))?;
+            for (mesh, Judges { oracles, view }) in self.judges.iter_mut().enumerate() {
+                if of.is_some_and(|of| of != mesh) {
+                    continue;
+                }
+                for oracle in oracles {
+                    oracle
+                        .see(*at, record, view)
+                        .map_err(|what| violation(oracle.name(), what, *at))?;
+                }
             }
         }
         if let Some(kept) = &mut self.kept {
-            kept.extend(records);
+            kept.extend(records.into_iter().map(|(at, _, record)| (at, record)));
             return Ok(());
         }
         self.k.records = records;
@@ -828,8 +850,8 @@ fn code_of(event: &NodeEvent) -> u64 {
         }
         NodeEvent::Timer(slot) => 7 << 40 ^ slot.map_or(0, |slot| slot + 1),
         NodeEvent::Hop { queue, to_machine } => 8 << 40 ^ queue << 1 ^ u64::from(*to_machine),
-        NodeEvent::Committed => 9 << 40,
-        NodeEvent::Loaded(nth) => 10 << 40 ^ nth,
+        NodeEvent::Committed { store } => 9 << 40 ^ *store as u64,
+        NodeEvent::Loaded { store, nth } => 10 << 40 ^ (*store as u64) << 32 ^ nth,
         NodeEvent::Process(what) => 11 << 40 ^ what,
         NodeEvent::Beside(what) => 12 << 40 ^ what,
     }

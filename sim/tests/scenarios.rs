@@ -69,7 +69,7 @@ impl Scenario {
         assert_eq!(outcome.violation, None, "{}", last.join("\n"));
         Ran {
             outcome,
-            cast: Cast::of(&self.plan.profile, &Random::new(SEED)),
+            cast: Cast::of(&self.plan.profile, &Random::new(SEED), 0),
             users: self.plan.profile.users(),
         }
     }

@@ -94,7 +94,7 @@ impl Oracle for OneLeaveOneJoin {
     }
 
     fn unmet(&self, _: Moment, view: &View) -> Option<String> {
-        for puppet in &view.cast.puppets {
+        for puppet in view.puppets() {
             if self.present.get(&puppet.key).copied() != Some(true) {
                 return Some(format!("{} is not present at the broker", puppet.key));
             }

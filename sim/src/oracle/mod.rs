@@ -15,6 +15,7 @@ pub mod g6_one_leave_one_join;
 pub mod g6_sessions;
 pub mod g7_claims;
 pub mod g8_order;
+pub mod g9_meshes;
 pub mod g9_scoping;
 pub mod hello_once;
 pub mod idle_quiet;
@@ -32,14 +33,14 @@ use std::rc::Rc;
 use bowline_core::limits::Limits;
 use bowline_core::store::{host, mesh};
 
-use crate::cast::Cast;
+use crate::cast::{Cast, Puppet};
 use crate::clock::Moment;
 use crate::kernel::NodeId;
 use crate::plan::Profile;
 use crate::record::Record;
 use crate::store::Shared;
 
-/// What oracles may look at beside the records.
+/// What oracles may look at beside the records: of one mesh.
 pub struct View {
     pub profile: Profile,
     pub limits: Limits,
@@ -51,6 +52,15 @@ pub struct View {
 }
 
 impl View {
+    /// Those who act in this mesh.
+    pub fn puppets(&self) -> impl Iterator<Item = &Puppet> {
+        let users = self.profile.users();
+        let is_here = move |nth: &usize| self.profile.mesh_of(users + nth) == self.cast.index;
+        let all = self.cast.puppets.iter().enumerate();
+        all.filter(move |(nth, _)| is_here(nth))
+            .map(|(_, puppet)| puppet)
+    }
+
     /// The host at `node`, counted from 0.
     #[must_use]
     pub fn host_at(&self, node: NodeId) -> Option<usize> {
@@ -115,6 +125,7 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::<g6_sessions::Sessions>::default(),
         Box::<g7_claims::Claims>::default(),
         Box::<g8_order::Order>::default(),
+        Box::<g9_meshes::Meshes>::default(),
         Box::<g9_scoping::Scoping>::default(),
         Box::<g10_attribution::Attribution>::default(),
         Box::<g11_bounded::Bounded>::default(),

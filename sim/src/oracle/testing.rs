@@ -37,7 +37,7 @@ pub fn view() -> View {
     let profile = Profile::calm(0, 0, 2);
     View {
         limits: stage::limits(&profile),
-        cast: Rc::new(Cast::of(&profile, &Random::new(0))),
+        cast: Rc::new(Cast::of(&profile, &Random::new(0), 0)),
         profile,
         mesh: Shared::default(),
         hosts: Vec::new(),
