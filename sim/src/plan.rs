@@ -56,9 +56,23 @@ pub struct Profile {
     pub clock_rate_most_ppm: u64,
     /// The safety phase; then everything heals.
     pub safety_ms: u64,
+    /// What the broker that waits for a take-over can do.
+    #[serde(default)]
+    pub spare: Spare,
     /// Some restart while it heals, and everybody sends once more when all has converged.
     #[serde(default = "by_default")]
     pub aftermath: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Spare {
+    #[default]
+    Same,
+    /// It announces other numbers, which suit every daemon.
+    OtherNumbers,
+    /// No daemon can work with it.
+    BelowTheFloors,
 }
 
 /// Where a process runs.
@@ -261,6 +275,9 @@ impl Plan {
         {
             profile.meshes = 2;
         }
+        if random.stream(Purpose::Profile, 2).chance(500) {
+            profile.spare = Spare::OtherNumbers;
+        }
         let mut steps = Vec::new();
         Swarm::draw(&mut draws).steps(&random, &profile, &mut steps);
         steps.sort_by_key(|step: &Step| (step.at_ms, step.id));
@@ -367,6 +384,7 @@ impl Profile {
             spurious_per_mille: 100,
             clock_rate_most_ppm: 0,
             safety_ms: 60_000,
+            spare: Spare::Same,
             aftermath: false,
         }
     }
@@ -411,6 +429,7 @@ impl Profile {
             } else {
                 draws.between(120_000, 360_000)
             },
+            spare: Spare::Same,
             aftermath: true,
         }
     }

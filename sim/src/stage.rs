@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bowline_core::limits::Limits;
 use bowline_core::store::{host, mesh};
+use bowline_core::wire::feature::INLINE_BYTES_LEAST;
 
 use crate::broker::Broker;
 use crate::cast::Cast;
@@ -14,7 +15,7 @@ use crate::host::HostNode;
 use crate::kernel::{Kernel, NodeId};
 use crate::network::Network;
 use crate::oracle::{self, View};
-use crate::plan::{Plan, Profile};
+use crate::plan::{Plan, Profile, Spare};
 use crate::puppet::Puppet;
 use crate::random::{Purpose, Random};
 use crate::store::{Durable, Shared};
@@ -69,7 +70,7 @@ fn world(plan: &Plan, keep_trace: bool, planted: Planted) -> World {
             node,
             casts.clone(),
             profile.clone(),
-            limits.clone(),
+            limits_of_broker(node, &profile, &limits),
             mesh_stores.clone(),
             planted,
         )));
@@ -132,6 +133,25 @@ pub fn limits(profile: &Profile) -> Limits {
         owed_messages: 12,
         owed_in_memory: 3,
         ..Limits::default()
+    }
+}
+
+/// The second broker is the one that waits for a take-over.
+fn limits_of_broker(node: NodeId, profile: &Profile, limits: &Limits) -> Limits {
+    let limits = limits.clone();
+    match profile.spare {
+        Spare::OtherNumbers if node > 0 => Limits {
+            window_messages: limits.window_messages.div_ceil(2),
+            inline_bytes: limits.inline_bytes + 1_000,
+            sends_per_second: 2 * limits.sends_per_second,
+            dedupe_retention_days: 2 * limits.dedupe_retention_days,
+            ..limits
+        },
+        Spare::BelowTheFloors if node > 0 => Limits {
+            inline_bytes: INLINE_BYTES_LEAST - 1,
+            ..limits
+        },
+        _ => limits,
     }
 }
 

@@ -2,6 +2,7 @@
 //! what a scenario asserts beside is the one thing that it is about.
 
 use bowline_core::id::{MessageId, PeerKey, PubKey};
+use bowline_core::link::Down;
 use bowline_core::mark::Mark;
 use bowline_core::store::host::{self, OutboxStatus};
 use bowline_core::store::mesh;
@@ -12,7 +13,7 @@ use sim::cast::Cast;
 use sim::clock::Moment;
 use sim::fault_mark::FaultMark;
 use sim::network::{Cut, DialFault};
-use sim::plan::{Action, Outage, Place, Plan, Profile, Step, StepId};
+use sim::plan::{Action, Outage, Place, Plan, Profile, Spare, Step, StepId};
 use sim::random::Random;
 use sim::record::{Record, Token};
 use sim::stage::{self, Planted};
@@ -564,7 +565,7 @@ fn mistake_13_two_connections_of_one_client_tell_every_event_once() {
         .run();
     assert!(ran.hit(Mark::LeaseReplaced));
     let replaced = ran.records().filter(|(_, record)| {
-        matches!(record, Record::Down { down: bowline_core::link::Down::Closed(close), .. }
+        matches!(record, Record::Down { down: Down::Closed(close), .. }
             if *close == Close::session_replaced())
     });
     assert_eq!(replaced.count(), 1);
@@ -764,4 +765,40 @@ fn mail_to_one_whom_nobody_knows_is_dead_with_the_reason() {
     });
     assert_eq!(dead.as_deref(), Some("target_not_found"));
     assert_eq!(ran.users, 1);
+}
+
+/// A daemon that the broker cannot serve stops, tries again in an hour, and has lost nothing.
+#[test]
+fn a_broker_below_the_floors_is_left_alone_for_an_hour() {
+    let mut scenario = Scenario::new(2, 0, 3_900);
+    scenario.plan.profile.spare = Spare::BelowTheFloors;
+    let ran = scenario
+        .at(20, Action::TakeOver)
+        .at(60, user_sends(0, 1))
+        .at(90, Action::TakeOver)
+        .run();
+    let refused = ran.records().filter_map(|(at, record)| match record {
+        Record::Down {
+            down: Down::FeatureMismatch(close),
+            ..
+        } => Some((seconds(at), close.code)),
+        _ => None,
+    });
+    let refused: Vec<(u64, u16)> = refused.collect();
+    // Two daemons, each with a session.
+    assert_eq!(refused.len(), 4, "{refused:?}");
+    assert!(refused.iter().all(|(at, _)| (20..60).contains(at)));
+    assert!(refused.iter().all(|(_, code)| *code == 4012), "{refused:?}");
+    let dials = ran.records().filter_map(|(at, record)| {
+        let dialled = matches!(record, Record::Dialled { .. });
+        dialled.then(|| seconds(at))
+    });
+    let next = dials.filter(|at| *at > 60).min();
+    assert!(
+        next.is_some_and(|at| (3_590..3_700).contains(&at)),
+        "{next:?}"
+    );
+    let arrived = ran.in_inbox(2);
+    assert_eq!(arrived.len(), 1);
+    assert!(seconds(arrived[0]) > 3_590);
 }

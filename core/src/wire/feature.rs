@@ -67,7 +67,8 @@ pub const SEALING: &str = "sealing";
 
 /// Below this no daemon could keep a row until its peer is back from a long weekend.
 pub const DEDUPE_RETENTION_DAYS_LEAST: u32 = 4;
-const INLINE_BYTES_LEAST: usize = 1_024;
+/// Below this no sealed message of any use fits.
+pub const INLINE_BYTES_LEAST: usize = 1_024;
 
 impl Features {
     /// What a mesh of this broker offers.
