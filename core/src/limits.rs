@@ -22,6 +22,9 @@ pub const SEEN_HELLO_FOR: Duration = Duration::from_secs(120);
 pub const SEEN_HELLOS_PER_MESH: usize = 65_536;
 /// Owner-signed requests within that time.
 pub const SIGNED_REQUESTS: usize = 16_384;
+/// Inputs of all connections that may wait for a mesh before their senders do: what is under way to
+/// it when it says that it wants no more.
+pub const INPUTS_WAITING: usize = 1_024;
 /// Held between a hello and the mesh's answer to it, and behind a look-up.
 pub const HELD_FRAMES_AT_HELLO: usize = 16;
 pub const HELD_BYTES_AT_HELLO: usize = 64 * 1024;

@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use bowline_core::limits::INPUTS_WAITING;
 use bowline_core::machine::Machine;
 use bowline_core::time::Mono;
 use tokio::sync::mpsc;
@@ -47,8 +48,6 @@ pub struct Inputs<I> {
 #[error("the machine has ended")]
 pub struct Ended;
 
-/// Inputs that may wait for a machine before their sender does.
-pub const INPUTS_WAITING: usize = 1_024;
 /// Inputs fed before the clock is asked what is due.
 const BATCH: usize = 64;
 

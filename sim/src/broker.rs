@@ -591,6 +591,31 @@ impl Node for Broker {
         }
     }
 
+    /// Every connection is told, as the shell tells it.
+    fn begin_stop(&mut self, k: &mut Kernel) {
+        let (node, hop_most_us) = (self.node, self.profile.hop_most_us);
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        let ids: Vec<u64> = process.conns.keys().copied().collect();
+        for id in ids {
+            let process = self.process.as_mut();
+            if let Some(conn) = process.and_then(|process| process.conns.get_mut(&id)) {
+                k.close(conn.sock, Close::new(Close::GOING_AWAY, "the broker stops"));
+                if let Some(link) = &mut conn.link {
+                    link.input(k, server::Input::Closed);
+                }
+                conn.gone(k, node, hop_most_us);
+                self.drain_link(k, id);
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let process = self.process.as_ref();
+        process.is_none_or(|process| process.conns.is_empty()) && self.in_flight() == 0
+    }
+
     fn is_running(&self) -> bool {
         self.process.is_some()
     }

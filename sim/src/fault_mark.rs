@@ -38,6 +38,11 @@ fault_marks! {
     CrashKeptSomeInFlight,
     CrashKeptAllInFlight,
     PowerCut,
+    CrashedAfterSend,
+    BrokerStopped,
+    HostStopped,
+    KilledDuringDrain,
+    HostSlept,
     BrokerPaused,
     HostPaused,
     SecondOwner,
@@ -52,6 +57,10 @@ fault_marks! {
     WatermarkFound,
     // timers
     SpuriousTimeout,
+    // load
+    ReconnectStorm,
+    Flooded,
+    LargestFrame,
     // the world
     TwoMeshes,
 }

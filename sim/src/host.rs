@@ -72,6 +72,8 @@ struct Process {
     streams: BTreeMap<SubscriberId, usize>,
     from_users: VecDeque<FromUser>,
     from_users_at: Moment,
+    /// It has finished what it was asked to.
+    stopped: bool,
 }
 
 enum FromUser {
@@ -228,7 +230,7 @@ impl HostNode {
                     level,
                     message,
                 }),
-                io::Output::Stopped => {}
+                io::Output::Stopped => process.stopped = true,
             }
         }
         if let Some(process) = &self.process {
@@ -562,6 +564,7 @@ impl Node for HostNode {
             streams: BTreeMap::new(),
             from_users: VecDeque::new(),
             from_users_at: Moment(0),
+            stopped: false,
         });
         self.drain(k);
         for at in 0..self.users.len() {
@@ -602,6 +605,15 @@ impl Node for HostNode {
         for (subscriber, user) in process.streams {
             self.tell_user(k, user, ToUser::StreamEnded(subscriber, None));
         }
+    }
+
+    fn begin_stop(&mut self, k: &mut Kernel) {
+        self.input(k, io::Input::Stop);
+    }
+
+    fn is_done(&self) -> bool {
+        let process = self.process.as_ref();
+        process.is_none_or(|process| process.stopped && process.driver.in_flight() == 0)
     }
 
     fn is_running(&self) -> bool {

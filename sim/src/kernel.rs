@@ -114,7 +114,23 @@ pub enum WorldEvent {
         down_ms: u64,
         tries: u32,
     },
+    StopWhenDone(Stop),
+    /// Every connection of every client.
+    ResetAll,
     Heal,
+}
+
+/// A process that was asked to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop {
+    pub node: NodeId,
+    /// One life of it.
+    pub incarnation: u32,
+    /// Longer nobody waits.
+    pub until: Moment,
+    /// Whoever stops waiting kills it.
+    pub killed: bool,
+    pub down_ms: u64,
 }
 
 struct Entry {
@@ -142,6 +158,10 @@ pub struct Kernel {
     heap: BinaryHeap<Reverse<Entry>>,
     pushed: u64,
     pub(crate) halts: Vec<(NodeId, Halt)>,
+    /// Crashes, for so long, when it writes its next frame.
+    pub(crate) crash_on_write: Option<(NodeId, u64)>,
+    /// It has written it.
+    pub(crate) wrote: Option<(NodeId, u64)>,
     pub(crate) immediate: VecDeque<(NodeId, u32, NodeEvent)>,
 }
 
@@ -163,6 +183,8 @@ impl Kernel {
             heap: BinaryHeap::new(),
             pushed: 0,
             halts: Vec::new(),
+            crash_on_write: None,
+            wrote: None,
             immediate: VecDeque::new(),
         }
     }

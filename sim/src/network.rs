@@ -11,9 +11,12 @@ use bowline_core::wire::Close;
 use bytes::Bytes;
 
 use crate::clock::Moment;
+use crate::fault_mark::FaultMark;
 use crate::kernel::{Event, Kernel, NodeEvent, NodeId};
 use crate::random::{Purpose, Stream, entity};
 
+/// Frames beyond this carry a body as large as may be.
+const LARGEST_BYTES: usize = 64 * 1024;
 /// Overhead of a WebSocket frame, roughly; a ping is nothing else.
 const FRAME_OVERHEAD_BYTES: u64 = 8;
 const BYTES_PER_US: u64 = 40;
@@ -275,6 +278,15 @@ impl Kernel {
         let connection = &mut self.network.connections[sock.conn as usize];
         if !connection.open[sock.end as usize] {
             return;
+        }
+        let node = connection.nodes[sock.end as usize];
+        if let Packet::Text { bytes, .. } = &packet {
+            if self.crash_on_write.is_some_and(|(of, _)| of == node) {
+                self.wrote = self.crash_on_write.take();
+            }
+            if bytes.len() > LARGEST_BYTES {
+                self.fault_marks.hit(FaultMark::LargestFrame);
+            }
         }
         let pipe = &mut connection.pipes[sock.end as usize];
         pipe.queued_bytes += packet.size();

@@ -119,6 +119,12 @@ pub enum Action {
         #[serde(default = "once")]
         times: usize,
     },
+    /// Sends so many messages at once.
+    PuppetFlood {
+        puppet: usize,
+        to: usize,
+        times: usize,
+    },
     PuppetStatus {
         puppet: usize,
         status: Status,
@@ -232,9 +238,30 @@ pub enum Action {
         place: Place,
         down_ms: u64,
     },
+    /// Waits for the next frame that the process there writes, and crashes it.
+    CrashAfterSend {
+        place: Place,
+        down_ms: u64,
+    },
+    /// Ends a process in good order: it takes nothing new, and finishes what it has. Or it is
+    /// killed before it could.
+    Stop {
+        place: Place,
+        down_ms: u64,
+        killed_after_ms: Option<u64>,
+    },
     Pause {
         place: Place,
         for_ms: u64,
+    },
+    /// A laptop's lid is closed: nothing runs, nothing comes or goes, and time goes on.
+    Sleep {
+        client: usize,
+        for_ms: u64,
+    },
+    /// Every connection is reset, again and again.
+    Storm {
+        times: u64,
     },
     /// The broker tells a host a count of its stream that is not so.
     Miscount {
@@ -456,12 +483,17 @@ struct Swarm {
     scenes: u64,
     impostors: u64,
     large_bodies: bool,
+    crashes_after_send: u64,
+    stops: u64,
+    sleeps: u64,
+    storms: u64,
+    floods: u64,
 }
 
 type Make = fn(&Swarm, &mut Stream, &Profile) -> Option<Action>;
 
 /// The kinds of steps, in the order in which they are drawn.
-const KINDS: [Make; 16] = [
+const KINDS: [Make; 21] = [
     Swarm::cut,
     Swarm::outage,
     Swarm::dials,
@@ -478,9 +510,18 @@ const KINDS: [Make; 16] = [
     Swarm::repeat,
     Swarm::send,
     Swarm::impostor,
+    Swarm::crash_after_send,
+    Swarm::stop,
+    Swarm::sleep,
+    Swarm::storm,
+    Swarm::flood,
 ];
 /// The place of impostors among them.
 const IMPOSTORS: usize = 15;
+/// What happens once where it happens.
+const ONE_BY_ONE: std::ops::Range<usize> = IMPOSTORS..KINDS.len();
+/// The draws of scenes, beside those of the kinds.
+const SCENES: u64 = 1_000;
 
 impl Swarm {
     fn draw(draws: &mut Stream) -> Self {
@@ -511,6 +552,11 @@ impl Swarm {
             scenes: sometimes(300, 2),
             impostors: sometimes(100, 1),
             large_bodies: sometimes(100, 1) == 1,
+            crashes_after_send: sometimes(200, 2),
+            stops: sometimes(250, 2),
+            sleeps: sometimes(150, 1),
+            storms: sometimes(80, 1),
+            floods: sometimes(100, 1),
         }
     }
 
@@ -545,6 +591,11 @@ impl Swarm {
             self.repeats,
             self.sends,
             self.impostors,
+            self.crashes_after_send,
+            self.stops,
+            self.sleeps,
+            self.storms,
+            self.floods,
         ];
         for (kind, (per_100_s, make)) in per_100_s.iter().zip(KINDS).enumerate() {
             let mut draws = random.stream(Purpose::Plan, kind as u64);
@@ -553,7 +604,7 @@ impl Swarm {
             for _ in 0..count {
                 let at_ms = draws.between(3_000, profile.safety_ms);
                 // A burst now and then: what is done once is done several times at once.
-                let times = if kind != IMPOSTORS && draws.chance(30) {
+                let times = if !ONE_BY_ONE.contains(&kind) && draws.chance(30) {
                     draws.between(2, 12)
                 } else {
                     1
@@ -569,7 +620,7 @@ impl Swarm {
                 }
             }
         }
-        let mut draws = random.stream(Purpose::Plan, KINDS.len() as u64);
+        let mut draws = random.stream(Purpose::Plan, SCENES);
         for _ in 0..self.scenes * profile.safety_ms / 100_000 {
             let at_ms = draws.between(3_000, profile.safety_ms);
             let scene = if draws.chance(500) {
@@ -743,6 +794,42 @@ impl Swarm {
         })
     }
 
+    fn crash_after_send(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        Some(Action::CrashAfterSend {
+            place: Self::place(draws, profile),
+            down_ms: draws.magnitude(50, 30_000),
+        })
+    }
+
+    fn stop(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        Some(Action::Stop {
+            place: Self::place(draws, profile),
+            down_ms: draws.magnitude(50, 30_000),
+            killed_after_ms: draws.chance(300).then(|| draws.magnitude(1, 3_000)),
+        })
+    }
+
+    fn sleep(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        Some(Action::Sleep {
+            client: Self::client(draws, profile),
+            for_ms: draws.magnitude(5_000, 200_000),
+        })
+    }
+
+    fn storm(&self, draws: &mut Stream, _: &Profile) -> Option<Action> {
+        Some(Action::Storm {
+            times: draws.between(3, 12),
+        })
+    }
+
+    fn flood(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        Some(Action::PuppetFlood {
+            puppet: Self::puppet(draws, profile),
+            to: Self::addressee(draws, profile),
+            times: draws.between(30, 150) as usize,
+        })
+    }
+
     fn pause(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
         Some(Action::Pause {
             place: Self::place(draws, profile),
@@ -872,7 +959,11 @@ impl Swarm {
 
     fn send(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
         let most = if self.large_bodies { 40_000 } else { 2_000 };
-        let bytes = draws.magnitude(1, most) as usize;
+        let mut bytes = draws.magnitude(1, most) as usize;
+        if self.large_bodies && draws.chance(100) {
+            // The largest that fit, and those that just do not.
+            bytes = draws.between(48_500, 49_500) as usize;
+        }
         let priority = *draws.pick(&[Priority::Now, Priority::Next, Priority::Next, Priority::Low]);
         if profile.users() == 0 || draws.chance(350) {
             return Some(Action::PuppetSend {

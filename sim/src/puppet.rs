@@ -25,6 +25,7 @@ use bytes::Bytes;
 use crate::cast::{self, Cast};
 use crate::client_shell::{ClientShell, FromLink};
 use crate::driven::Timing;
+use crate::fault_mark::FaultMark;
 use crate::kernel::{Kernel, NodeEvent, NodeId};
 use crate::network::{End, Packet, Sock};
 use crate::plan::{Action, Profile, StepId};
@@ -41,6 +42,8 @@ const WAKE_TAG: u64 = 5;
 
 /// Something to tell everybody, so that whoever miscounts notices it.
 const TAGS_AFTER_HEALING_S: [u64; 3] = [1, 40, 80];
+/// Of each message of a flood.
+const FLOOD_BYTES: usize = 60;
 /// After healing, what is not acknowledged is sent again this often.
 const RESEND_EVERY_MS: u64 = 2_000;
 
@@ -889,6 +892,14 @@ impl Node for Puppet {
             } => self.send(k, id, *to, *bytes, *priority, *first),
             Action::PuppetRepeat { nth, altered, .. } => self.repeat(k, id, *nth, *altered),
             Action::PuppetTag { times, .. } => (0..*times).for_each(|_| self.tag(k)),
+            Action::PuppetFlood { to, times, .. } => {
+                k.fault_marks.hit(FaultMark::Flooded);
+                for nth in 1..=*times {
+                    // Steps are fewer than would fit below.
+                    let id = StepId(id.0 | (nth as u32) << 16);
+                    self.send(k, id, *to, FLOOD_BYTES, Priority::Next, true);
+                }
+            }
             Action::PuppetStatus { status, .. } => {
                 self.say_now(
                     k,

@@ -164,6 +164,9 @@ impl User {
             return self.ask(at);
         };
         let send = &self.sends[at];
+        // Where the first one was never accepted, this one goes to whom that was for.
+        let recipient = send.token.recipient;
+        let token = Token { recipient, ..token };
         let call = self.send_call(&send.to, &token.body(8), send.priority, send.key.as_deref());
         let call_of = UserCall::Send {
             key: send.key.clone(),

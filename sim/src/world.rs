@@ -12,7 +12,7 @@ use bowline_core::wire::Priority;
 
 use crate::clock::Moment;
 use crate::fault_mark::{FaultMark, FaultMarks};
-use crate::kernel::{Event, Halt, Kernel, NodeEvent, NodeId, WorldEvent};
+use crate::kernel::{Event, Halt, Kernel, NodeEvent, NodeId, Stop, WorldEvent};
 use crate::network::{Cut, DialFault};
 use crate::oracle::{Oracle, Phase, View};
 use crate::panics;
@@ -32,6 +32,11 @@ const RESTARTED_PER_MILLE: u64 = 300;
 /// Leases that end and their events, before silence is demanded.
 const SETTLE_MS: u64 = 130_000;
 const QUIET_MS: u64 = 70_000;
+/// Between two resets of all connections.
+const STORM_EVERY_MS: u64 = 700;
+/// As long as a service manager waits.
+const STOPS_WITHIN_MS: u64 = 15_000;
+const STOP_CHECKED_EVERY_MS: u64 = 20;
 /// How often a crash looks for a transaction in flight before it gives up.
 const CRASH_TRIES: u32 = 2_000;
 /// Events at one and the same moment, beyond which the world is in a loop.
@@ -50,6 +55,14 @@ pub trait Node {
     fn role(&self) -> NodeRole;
 
     fn on(&mut self, k: &mut Kernel, event: NodeEvent);
+
+    /// It is asked to end: it takes nothing new, and finishes what it has.
+    fn begin_stop(&mut self, _: &mut Kernel) {}
+
+    /// Nothing is left of what it was asked to finish.
+    fn is_done(&self) -> bool {
+        true
+    }
 
     /// Carries out what its clients or users do.
     fn act(&mut self, k: &mut Kernel, id: StepId, action: &Action);
@@ -314,6 +327,10 @@ impl World {
                 self.tell(node, incarnation, event);
             }
             self.halts()?;
+            if let Some((node, down_ms)) = self.k.wrote.take() {
+                self.k.fault_marks.hit(FaultMark::CrashedAfterSend);
+                self.crash(node, down_ms, true);
+            }
             self.judge()?;
         }
         self.k.now = until.max(self.k.now);
@@ -484,6 +501,30 @@ impl World {
                     self.crash_if_in_flight(node, *down_ms, CRASH_TRIES);
                 }
             }
+            Action::CrashAfterSend { place, down_ms } => {
+                self.k.crash_on_write = self.node_at(*place).map(|node| (node, *down_ms));
+            }
+            Action::Stop {
+                place,
+                down_ms,
+                killed_after_ms,
+            } => {
+                if let Some(node) = self.node_at(*place) {
+                    self.begin_stop(node, *down_ms, *killed_after_ms);
+                }
+            }
+            Action::Sleep { client, for_ms } => {
+                if let Some(node) = self.node_at(Place::Client(*client)) {
+                    self.sleep(node, *for_ms);
+                }
+            }
+            Action::Storm { times } => {
+                self.k.fault_marks.hit(FaultMark::ReconnectStorm);
+                for nth in 0..*times {
+                    let at = self.k.now.plus_ms(nth * STORM_EVERY_MS);
+                    self.k.at(at, Event::World(WorldEvent::ResetAll));
+                }
+            }
             Action::Pause { place, for_ms } => {
                 if let Some(node) = self.node_at(*place) {
                     self.pause(node, *for_ms);
@@ -545,6 +586,7 @@ impl World {
             Action::PuppetSend { puppet: at, .. }
             | Action::PuppetRepeat { puppet: at, .. }
             | Action::PuppetTag { puppet: at, .. }
+            | Action::PuppetFlood { puppet: at, .. }
             | Action::PuppetStatus { puppet: at, .. }
             | Action::PuppetBye { puppet: at, .. }
             | Action::PuppetHoldAcks { puppet: at, .. }
@@ -591,6 +633,13 @@ impl World {
                 down_ms,
                 tries,
             } => self.crash_if_in_flight(node, down_ms, tries),
+            WorldEvent::StopWhenDone(stop) => self.stop_when_done(stop),
+            WorldEvent::ResetAll if self.healed => {}
+            WorldEvent::ResetAll => {
+                for node in self.first_client..self.nodes.len() {
+                    self.cut(node, 0, true, Cut::Reset, 0);
+                }
+            }
             WorldEvent::Heal => self.heal(),
         }
     }
@@ -651,6 +700,56 @@ impl World {
         self.stop_node(node, told);
         let at = self.k.now.plus_ms(down_ms);
         self.k.at(at, Event::World(WorldEvent::Restart(node)));
+    }
+
+    /// As SIGTERM does; or, where it is killed, as whoever does not wait.
+    fn begin_stop(&mut self, node: NodeId, down_ms: u64, killed_after_ms: Option<u64>) {
+        if !self.nodes[node].is_running() || self.paused[node].is_some() {
+            return;
+        }
+        match self.nodes[node].role() {
+            NodeRole::Broker => {
+                self.k.fault_marks.hit(FaultMark::BrokerStopped);
+                self.k.network.listener = None;
+            }
+            NodeRole::Host => self.k.fault_marks.hit(FaultMark::HostStopped),
+            NodeRole::Client => {}
+        }
+        self.nodes[node].begin_stop(&mut self.k);
+        let patience_ms = killed_after_ms.unwrap_or(STOPS_WITHIN_MS);
+        self.stop_when_done(Stop {
+            node,
+            incarnation: self.k.incarnation(node),
+            until: self.k.now.plus_ms(patience_ms),
+            killed: killed_after_ms.is_some(),
+            down_ms,
+        });
+    }
+
+    fn stop_when_done(&mut self, stop: Stop) {
+        let node = stop.node;
+        let is_same = self.k.incarnation(node) == stop.incarnation;
+        if !is_same || !self.nodes[node].is_running() {
+            return;
+        }
+        let is_done = self.nodes[node].is_done();
+        if !is_done && self.k.now < stop.until && !self.healed {
+            let at = self.k.now.plus_ms(STOP_CHECKED_EVERY_MS);
+            return self.k.at(at, Event::World(WorldEvent::StopWhenDone(stop)));
+        }
+        if !is_done && stop.killed {
+            self.k.fault_marks.hit(FaultMark::KilledDuringDrain);
+        }
+        self.stop_node(node, true);
+        let at = self.k.now.plus_ms(stop.down_ms);
+        self.k.at(at, Event::World(WorldEvent::Restart(node)));
+    }
+
+    fn sleep(&mut self, node: NodeId, for_ms: u64) {
+        self.k.fault_marks.hit(FaultMark::HostSlept);
+        let until = self.k.now.plus_ms(for_ms);
+        self.k.stall(node, true, true, until);
+        self.pause(node, for_ms);
     }
 
     /// Crashes `node` at a moment at which it has something to lose.
@@ -776,6 +875,7 @@ impl World {
     /// lost stays lost.
     fn heal(&mut self) {
         self.healed = true;
+        self.k.crash_on_write = None;
         if self.k.trace.keeps() {
             self.k.trace.say(self.k.now, format_args!("## healed"));
         }

@@ -57,8 +57,9 @@ use crate::id::{
     ClientMessageId, ConnId, Epoch, LoadId, MemberId, MessageSeq, PeerKey, PubKey, RequestId, Role,
 };
 use crate::limits::{
-    ACCEPT_DURABLE_WITHIN, FRAME_BYTES, HELD_FRAMES_BEHIND_LOOK_UP, KNOWN_ABSENT_PER_MESH, Limits,
-    MEMBERS_PER_MESH, OWNER_LATE, PEERS_PER_MESH, SEEN_HELLOS_PER_MESH, UNPERSISTED_TXNS,
+    ACCEPT_DURABLE_WITHIN, FRAME_BYTES, HELD_FRAMES_BEHIND_LOOK_UP, INPUTS_WAITING,
+    KNOWN_ABSENT_PER_MESH, Limits, MEMBERS_PER_MESH, OWNER_LATE, PEERS_PER_MESH,
+    SEEN_HELLOS_PER_MESH, UNPERSISTED_TXNS,
 };
 use crate::machine::{Machine, Outbox, Timeout};
 use crate::mark::{Mark, Marks};
@@ -314,7 +315,7 @@ impl Mesh {
             (
                 "held frames",
                 most(&mut self.conns.values().map(Conn::held_frames)),
-                4 * HELD_FRAMES_BEHIND_LOOK_UP as u64,
+                (HELD_FRAMES_BEHIND_LOOK_UP + INPUTS_WAITING) as u64,
             ),
             (
                 "unpersisted",

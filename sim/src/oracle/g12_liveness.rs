@@ -16,6 +16,8 @@ pub struct FreshSends {
     begun: bool,
     /// What sessions asked for and is in no inbox.
     asked: BTreeSet<Token>,
+    /// What arrived: whoever had no answer asks for it again all the same.
+    arrived: BTreeSet<Token>,
     /// What puppets sent and was not accepted.
     sent: BTreeMap<ClientMessageId, PeerKey>,
 }
@@ -27,7 +29,7 @@ impl Oracle for FreshSends {
 
     fn see(&mut self, _: Moment, record: &Record, _: &View) -> Result<(), String> {
         match record {
-            Record::Asked { token, .. } if self.begun => {
+            Record::Asked { token, .. } if self.begun && !self.arrived.contains(token) => {
                 self.asked.insert(*token);
             }
             Record::PuppetSent { key, id, .. } if self.begun => {
@@ -37,7 +39,7 @@ impl Oracle for FreshSends {
                 body: Some(body), ..
             } => {
                 if let Some(token) = Token::of(body) {
-                    self.asked.remove(&token);
+                    self.arrive(token);
                 }
             }
             Record::HostCommitted { ops, .. } => {
@@ -46,7 +48,7 @@ impl Oracle for FreshSends {
                         && let host::InboxContent::Opened { body, .. } = &row.content
                         && let Some(token) = Token::of(body)
                     {
-                        self.asked.remove(&token);
+                        self.arrive(token);
                     }
                 }
             }
@@ -77,6 +79,13 @@ impl Oracle for FreshSends {
         Some(format!(
             "all had converged, and {id:?}, which {key} then sent, was not accepted"
         ))
+    }
+}
+
+impl FreshSends {
+    fn arrive(&mut self, token: Token) {
+        self.asked.remove(&token);
+        self.arrived.insert(token);
     }
 }
 
@@ -118,5 +127,9 @@ mod tests {
             .see(Moment(s(6)), &arrived, &view)
             .expect("no judgement yet");
         assert_eq!(oracle.unmet(Moment(s(7)), &view), None);
+        oracle
+            .see(Moment(s(8)), &asked, &view)
+            .expect("no judgement yet");
+        assert_eq!(oracle.unmet(Moment(s(9)), &view), None, "asked for again");
     }
 }
