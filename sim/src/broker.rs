@@ -28,6 +28,7 @@ use crate::random::{Purpose, Stream};
 use crate::record::Record;
 use crate::stage::{FIRST_CLIENT, Planted};
 use crate::store::{Driver, Said, Shared, StoreFault};
+use crate::tape::Recorder;
 use crate::world::{Node, NodeRole, machine_seed, same_durable};
 
 pub struct Broker {
@@ -131,9 +132,14 @@ impl Broker {
         let (driver, recovered) = Driver::start(&self.stores[mesh], profile, self.node, mesh, k);
         let life = (mesh as u32) << 24 ^ k.incarnation(self.node);
         let seed = machine_seed(&k.random, self.node, life);
-        let machine = Mesh::new(self.config(mesh), seed, recovered, k.clock(self.node));
+        let config = self.config(mesh);
+        let began = k.clock(self.node);
+        let begin = move || Mesh::new(config.clone(), seed, recovered.clone(), began);
+        let machine = Driven::new(begin(), self.node, slot_of(mesh), self.timing());
+        let tapes = k.tapes.as_ref();
+        let recorder = tapes.map(|tapes| Recorder::new(&tapes.meshes, began, begin));
         Owned {
-            mesh: Driven::new(machine, self.node, slot_of(mesh), self.timing()),
+            mesh: machine.recorded(recorder),
             driver,
         }
     }

@@ -7,6 +7,7 @@ use crate::clock::Moment;
 use crate::fault_mark::FaultMark;
 use crate::kernel::{Kernel, NodeEvent, NodeId};
 use crate::random::Purpose;
+use crate::tape::Recorder;
 
 /// A machine that says more than this at once is in a loop.
 const OUTPUTS_AT_ONCE: usize = 1_000_000;
@@ -19,6 +20,7 @@ pub struct Driven<M: Machine> {
     said: usize,
     timer_late_most_us: u64,
     spurious_per_mille: u64,
+    recorder: Option<Recorder<M>>,
 }
 
 /// How the timers of a run behave.
@@ -38,13 +40,24 @@ impl<M: Machine> Driven<M> {
             said: 0,
             timer_late_most_us: timing.late_most_us,
             spurious_per_mille: timing.spurious_per_mille,
+            recorder: None,
         }
+    }
+
+    #[must_use]
+    pub fn recorded(mut self, recorder: Option<Recorder<M>>) -> Self {
+        self.recorder = recorder;
+        self
     }
 
     /// The caller drains with [`Self::output`] next, to the end.
     pub fn input(&mut self, k: &Kernel, input: M::Input) {
         self.said = 0;
-        self.machine.handle_input(k.clock(self.node), input);
+        let now = k.clock(self.node);
+        if let Some(recorder) = &self.recorder {
+            recorder.input(now, &input);
+        }
+        self.machine.handle_input(now, input);
     }
 
     /// A timer event came. The caller drains next.
@@ -58,6 +71,9 @@ impl<M: Machine> Driven<M> {
             return;
         };
         if timeout.at <= now.mono {
+            if let Some(recorder) = &self.recorder {
+                recorder.timeout(now);
+            }
             self.machine.handle_timeout(now);
             if let Some(next) = self.machine.poll_timeout() {
                 assert!(
@@ -100,6 +116,9 @@ impl<M: Machine> Driven<M> {
                 self.said < OUTPUTS_AT_ONCE,
                 "a machine does not come to an end"
             );
+            if let Some(recorder) = &self.recorder {
+                recorder.output(k.clock(self.node), &output);
+            }
             return Some(output);
         }
         self.arm(k);

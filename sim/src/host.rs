@@ -27,6 +27,7 @@ use crate::plan::{Action, Profile, StepId};
 use crate::random::{Purpose, Stream};
 use crate::record::{Record, Token, UserCall};
 use crate::store::{Driver, Said, Shared, StoreFault};
+use crate::tape::Recorder;
 use crate::user::{Again, User, Want};
 use crate::world::{Node, NodeRole, machine_seed, same_durable};
 
@@ -548,7 +549,14 @@ impl Node for HostNode {
         let config = self.config();
         let seed = machine_seed(&k.random, self.node, k.incarnation(self.node));
         let crypto = Arc::clone(&self.casts[0].crypto);
-        let host = Host::new(config, seed, crypto, recovered, k.clock(self.node));
+        let began = k.clock(self.node);
+        let begin = move || {
+            let (config, recovered) = (config.clone(), recovered.clone());
+            Host::new(config, seed, Arc::clone(&crypto), recovered, began)
+        };
+        let host = Driven::new(begin(), self.node, None, self.timing());
+        let tapes = k.tapes.as_ref();
+        let host = host.recorded(tapes.map(|tapes| Recorder::new(&tapes.hosts, began, begin)));
         let shell = ClientShell::new(
             self.node,
             Arc::clone(&self.casts[0].crypto),
@@ -556,7 +564,7 @@ impl Node for HostNode {
             self.profile.hop_most_us,
         );
         self.process = Some(Process {
-            host: Driven::new(host, self.node, None, self.timing()),
+            host,
             driver,
             shell,
             asked: BTreeMap::new(),

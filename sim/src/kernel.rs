@@ -14,6 +14,7 @@ use crate::fault_mark::FaultMarks;
 use crate::network::{End, Network, Packet, Sock};
 use crate::random::{Purpose, Random};
 use crate::record::Record;
+use crate::tape::Tapes;
 use crate::trace::Trace;
 
 /// A process, or the place where one runs: its index in the world.
@@ -154,6 +155,8 @@ pub struct Kernel {
     pub addresses: BTreeMap<usize, PubKey>,
     /// What the oracles have not seen yet, and those of which mesh are to see it: `None` is all.
     pub records: Vec<(Moment, Option<MeshIndex>, Record)>,
+    /// Only where somebody asked for them.
+    pub tapes: Option<Tapes>,
     incarnations: Vec<u32>,
     heap: BinaryHeap<Reverse<Entry>>,
     pushed: u64,
@@ -180,6 +183,7 @@ impl Kernel {
             gossip: Vec::new(),
             addresses: BTreeMap::new(),
             records: Vec::new(),
+            tapes: None,
             heap: BinaryHeap::new(),
             pushed: 0,
             halts: Vec::new(),

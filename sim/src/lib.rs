@@ -26,6 +26,7 @@ pub mod shrink;
 pub mod stage;
 pub mod store;
 pub mod sweep;
+pub mod tape;
 pub mod timeline;
 pub mod trace;
 pub mod user;

@@ -19,6 +19,7 @@ use crate::plan::{Plan, Profile, Spare};
 use crate::puppet::Puppet;
 use crate::random::{Purpose, Random};
 use crate::store::{Durable, Shared};
+use crate::tape::Tapes;
 use crate::trace::Trace;
 use crate::world::{Judges, Node, Outcome, World};
 
@@ -44,6 +45,15 @@ pub fn run(plan: &Plan, keep_trace: bool, planted: Planted) -> Outcome {
 #[must_use]
 pub fn run_recorded(plan: &Plan, planted: Planted) -> Outcome {
     world(plan, true, planted).keeping_records().run()
+}
+
+/// The same as [`run`], and tapes what every owner was told and said.
+#[must_use]
+pub fn run_taped(plan: &Plan) -> (Outcome, Tapes) {
+    let tapes = Tapes::default();
+    let mut world = world(plan, false, Planted::Nothing);
+    world.k.tapes = Some(tapes.clone());
+    (world.run(), tapes)
 }
 
 fn world(plan: &Plan, keep_trace: bool, planted: Planted) -> World {

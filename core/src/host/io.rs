@@ -24,7 +24,7 @@ pub struct Config {
     pub version: &'static str,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Input {
     /// A dialled connection's link has its `hello_ack`.
     Up {

@@ -24,7 +24,7 @@ pub struct Config {
     pub limits: Limits,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Input {
     /// From a connection's link, first. `conn` was never used before.
     Attach {
