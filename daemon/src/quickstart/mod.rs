@@ -12,13 +12,12 @@ use bowline_broker::exit::{Exit, Failure};
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
 use self::story::Story;
 use crate::cli::output::Output;
 use crate::client::Daemon;
-use crate::stage::{Broker, Counts, Host, Mode, Party, Proxy, Verdict, Watcher, Who};
+use crate::stage::{Broker, Counts, Host, Mode, Party, Proxy, Signals, Verdict, Watcher, Who};
 
 #[derive(Args, Debug)]
 pub struct QuickstartArgs {
@@ -35,6 +34,9 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(150);
 const LOOKS_EVERY: Duration = Duration::from_millis(100);
 /// How long the broker, a daemon, or the path stays away: far below the grace of 90 s.
 const OUTAGE: Duration = Duration::from_millis(1_500);
+
+/// The code of a failure.
+const INTERRUPTED: &str = "interrupted";
 
 const ADA: &str = "ada";
 const BOB: &str = "bob";
@@ -74,13 +76,23 @@ impl Report {
 pub async fn run(args: QuickstartArgs, output: Output) -> Result<ExitCode, Failure> {
     // Short, because the path of a Unix socket has to fit.
     let dir = tempfile::Builder::new().prefix("bowline-").tempdir()?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let ended = run_in(dir.path(), &args, output).await;
+    if ended
+        .as_ref()
+        .is_err_and(|failure| failure.code != INTERRUPTED)
+    {
+        // The logs that a failure names have to be there.
+        let _kept = dir.keep();
+    }
+    ended
+}
+
+async fn run_in(dir: &Path, args: &QuickstartArgs, output: Output) -> Result<ExitCode, Failure> {
+    let mut signals = Signals::listen()?;
     let story = Story::begin(2 * MESSAGES);
     let performed = tokio::select! {
-        performed = perform(dir.path(), &story) => performed,
-        _ = interrupt.recv() => Err(interrupted()),
-        _ = terminate.recv() => Err(interrupted()),
+        performed = perform(dir, &story) => performed,
+        () = signals.next() => Err(interrupted()),
     };
     story.end();
     let (mut stage, report) = performed?;
@@ -99,16 +111,13 @@ pub async fn run(args: QuickstartArgs, output: Output) -> Result<ExitCode, Failu
         format!("{}\n\n{}", summary(&report), stage.what_to_try()?),
         &json,
     )?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+    signals.next().await;
     stage.clear().await?;
     Ok(code)
 }
 
 fn interrupted() -> Failure {
-    Failure::new(Exit::Failed, "interrupted", "interrupted before the end")
+    Failure::new(Exit::Failed, INTERRUPTED, "interrupted before the end")
 }
 
 /// Everything that runs, and what was done to it.
@@ -142,7 +151,7 @@ impl<'a> Stage<'a> {
     async fn set(dir: &Path, story: &'a Story) -> Result<Self, Failure> {
         story.tell("starting a broker and two daemons, north and south");
         let program = std::env::current_exe()?;
-        let broker = Broker::start(&program, &dir.join("broker")).await?;
+        let broker = Broker::start(&program, &dir.join("broker"), &dir.join("broker.log")).await?;
         let proxy = Proxy::to(broker.address()).await?;
         let (north, south) = tokio::try_join!(
             Host::start(&program, dir, "north"),
@@ -283,7 +292,7 @@ impl<'a> Stage<'a> {
     /// SIGKILL while messages are under way, and a start with the same data.
     async fn kill_broker(&mut self, burst: usize) -> Result<(), Failure> {
         self.send_burst(burst).await?;
-        self.broker.kill().await?;
+        self.broker.kill().await?.as_asked()?;
         let under_way = self.under_way().await?;
         self.note_kill("the broker", under_way);
         sleep(OUTAGE).await;
@@ -294,7 +303,7 @@ impl<'a> Stage<'a> {
 
     async fn kill_south(&mut self, burst: usize) -> Result<(), Failure> {
         self.send_burst(burst).await?;
-        self.south.kill().await?;
+        self.south.kill().await?.as_asked()?;
         // Bob's inbox cannot be read now, so only what bob sent and ada does not have is counted.
         self.ada.read_inbox().await?;
         let under_way = missing(&self.bob, &self.ada);
@@ -378,7 +387,7 @@ impl<'a> Stage<'a> {
         self.story
             .tell("both daemons are restarted once more before counting");
         let before = self.watchers.each_ref().map(Watcher::snapshots);
-        tokio::try_join!(self.north.stop(), self.south.stop())?;
+        self.stop_both_daemons().await?;
         tokio::try_join!(self.north.restart(), self.south.restart())?;
         self.all_connected().await?;
         for (watcher, before) in self.watchers.iter_mut().zip(before) {
@@ -397,6 +406,12 @@ impl<'a> Stage<'a> {
             Ok(())
         })
         .await
+    }
+
+    async fn stop_both_daemons(&mut self) -> Result<(), Failure> {
+        let (north, south) = tokio::try_join!(self.north.stop(), self.south.stop())?;
+        north.as_asked()?;
+        south.as_asked()
     }
 
     async fn count(&mut self, elapsed: Duration) -> Result<Report, Failure> {
@@ -456,8 +471,8 @@ impl<'a> Stage<'a> {
 
     /// Stops everything, in order.
     async fn clear(&mut self) -> Result<(), Failure> {
-        tokio::try_join!(self.north.stop(), self.south.stop())?;
-        self.broker.stop().await?;
+        self.stop_both_daemons().await?;
+        self.broker.stop().await?.as_asked()?;
         self.ada.forget_session_file()?;
         self.bob.forget_session_file()
     }

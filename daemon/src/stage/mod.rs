@@ -5,6 +5,8 @@ mod child;
 mod hello;
 mod party;
 mod proxy;
+mod running;
+mod signals;
 mod verdict;
 mod watcher;
 
@@ -12,5 +14,7 @@ pub use child::{Broker, Host};
 pub use hello::Who;
 pub use party::{Mail, Party};
 pub use proxy::{Mode, Proxy};
-pub use verdict::Verdict;
+pub use running::{Death, Ended};
+pub use signals::Signals;
+pub use verdict::{Accepted, Verdict};
 pub use watcher::{Counts, Watcher};

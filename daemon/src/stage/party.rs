@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bowline_broker::exit::{Exit, Failure};
+use bowline_core::wire::Priority;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::child::Host;
+use super::verdict::Accepted;
 use crate::cli::SessionFile;
 use crate::client::Daemon;
 use crate::home::create_private;
@@ -33,6 +36,7 @@ pub struct Mail {
     pub seq: u64,
     pub sender: String,
     pub id: String,
+    pub priority: Option<Priority>,
     pub body: Option<String>,
 }
 
@@ -158,12 +162,12 @@ impl Party {
         self.read_to = 0;
     }
 
-    /// The client message ids of all it sent, in the order in which its daemon accepted them.
+    /// All it sent, in the order in which its daemon accepted it.
     ///
     /// # Errors
     /// If its daemon gives no answer, or a refusal.
-    pub async fn outbox(&self) -> Result<Vec<String>, Failure> {
-        let mut ids = Vec::new();
+    pub async fn outbox(&self) -> Result<Vec<Accepted>, Failure> {
+        let mut sent = Vec::new();
         let mut after = 0;
         loop {
             let path = format!("/v1/outbox?after={after}&limit={PAGE}");
@@ -171,10 +175,15 @@ impl Party {
             let rows = page["rows"].as_array().cloned().unwrap_or_default();
             for row in &rows {
                 after = row["seq"].as_u64().unwrap_or(0).max(after);
-                ids.push(string(row, "id"));
+                sent.push(Accepted {
+                    id: string(row, "id"),
+                    priority: priority(row).ok_or_else(|| {
+                        Failure::new(Exit::Failed, "bad_answer", "a row without a priority")
+                    })?,
+                });
             }
             if page["next"].is_null() {
-                return Ok(ids);
+                return Ok(sent);
             }
         }
     }
@@ -201,8 +210,13 @@ fn mail(row: &Value) -> Mail {
         seq: row["seq"].as_u64().unwrap_or(0),
         sender: string(&row["from"], "pubkey"),
         id: string(row, "client_message_id"),
+        priority: priority(row),
         body: row["body"].as_str().map(str::to_owned),
     }
+}
+
+fn priority(row: &Value) -> Option<Priority> {
+    Priority::deserialize(&row["priority"]).ok()
 }
 
 fn string(row: &Value, field: &str) -> String {

@@ -3,18 +3,17 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bowline_daemon::stage::{Broker, Host, Mode, Proxy, Who};
+use bowline_daemon::stage::{Mode, Proxy, Who};
 use sim::random::{Purpose, Random, Stream};
 use tokio::time::sleep;
 
-use super::Story;
 use super::disk::Disk;
+use super::processes::Processes;
 use super::report::Faults;
 use super::stage::Stage;
 
 pub(super) struct Chaos<'a> {
     disk: &'a Disk,
-    story: &'a Story,
     kills: Stream,
     cuts: Stream,
     pub(super) faults: Faults,
@@ -36,11 +35,10 @@ const RESTART_TRIES: u32 = 20;
 const RESTART_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 impl<'a> Chaos<'a> {
-    pub(super) fn new(seed: u64, disk: &'a Disk, story: &'a Story) -> Self {
+    pub(super) fn new(seed: u64, disk: &'a Disk) -> Self {
         let random = Random::new(seed);
         Self {
             disk,
-            story,
             kills: random.stream(Purpose::Plan, 1),
             cuts: random.stream(Purpose::Plan, 2),
             faults: Faults::default(),
@@ -50,21 +48,16 @@ impl<'a> Chaos<'a> {
     /// Until then; afterwards everybody runs, everything flows, and there is room.
     pub(super) async fn play(&mut self, until: Instant, stage: &mut Stage) -> anyhow::Result<()> {
         let Stage {
-            broker,
-            hosts,
-            proxy,
-            ..
+            processes, proxy, ..
         } = stage;
         let mut cut = Faults::default();
         let (killed, ()) = tokio::join!(
             kill(
                 self.disk,
-                self.story,
                 &mut self.kills,
                 &mut self.faults,
                 until,
-                broker,
-                hosts
+                processes,
             ),
             hurt(&mut self.cuts, &mut cut, until, proxy),
         );
@@ -81,15 +74,15 @@ impl<'a> Chaos<'a> {
 /// One after the other: somebody is killed, is away, and comes back.
 async fn kill(
     disk: &Disk,
-    story: &Story,
     draws: &mut Stream,
     faults: &mut Faults,
     until: Instant,
-    broker: &mut Broker,
-    hosts: &mut [Host; 2],
+    processes: &mut Processes,
 ) -> anyhow::Result<()> {
+    let story = processes.story;
     for nth in 1_u64.. {
         sleep(between(draws, UNHURT_MS)).await;
+        processes.revive().await?;
         if Instant::now() >= until {
             break;
         }
@@ -103,14 +96,15 @@ async fn kill(
         let away = between(draws, AWAY_MS);
         match draws.below(3) {
             0 => {
-                broker.kill().await?;
-                faults.broker_kills += 1;
-                story.tell(&format!("SIGKILL: the broker, for {} ms", away.as_millis()));
+                if processes.kill_broker().await? {
+                    faults.broker_kills += 1;
+                    story.tell(&format!("SIGKILL: the broker, for {} ms", away.as_millis()));
+                }
                 sleep(away).await;
                 // A broker cannot begin on a full disk, and says so.
                 disk.empty()?;
                 let mut tries = 0;
-                while let Err(failure) = broker.restart().await {
+                while let Err(failure) = processes.broker.restart().await {
                     tries += 1;
                     if tries >= RESTART_TRIES {
                         return Err(failure).context("the broker does not come back");
@@ -119,15 +113,15 @@ async fn kill(
                 }
             }
             n => {
-                let host = &mut hosts[usize::from(n == 2)];
-                host.kill().await?;
-                faults.daemon_kills += 1;
-                let name = host.name;
-                story.tell(&format!("SIGKILL: {name}, for {} ms", away.as_millis()));
+                let nth = usize::from(n == 2);
+                let name = processes.hosts[nth].name;
+                if processes.kill_host(nth).await? {
+                    faults.daemon_kills += 1;
+                    story.tell(&format!("SIGKILL: {name}, for {} ms", away.as_millis()));
+                }
                 sleep(away).await;
-                host.restart()
-                    .await
-                    .with_context(|| format!("{name} does not come back"))?;
+                let back = processes.hosts[nth].restart().await;
+                back.with_context(|| format!("{name} does not come back"))?;
             }
         }
         disk.empty().context("the ballast cannot be taken away")?;

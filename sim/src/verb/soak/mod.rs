@@ -3,23 +3,25 @@
 
 mod chaos;
 mod disk;
+mod processes;
 mod report;
 mod sender;
 mod stage;
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use tokio::signal::unix::{SignalKind, signal};
+use bowline_daemon::stage::Signals;
+use tokio::time::interval_at;
 
 use self::chaos::Chaos;
 use self::disk::Disk;
 use self::report::Report;
-use self::sender::Sender;
+use self::sender::Senders;
 use self::stage::Stage;
 
 #[derive(clap::Args)]
@@ -38,6 +40,8 @@ pub(crate) struct Args {
     program: Option<PathBuf>,
 }
 
+const TELLS_EVERY: Duration = Duration::from_secs(10);
+
 pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     let program = match &args.program {
         Some(program) => program.clone(),
@@ -47,14 +51,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
         .enable_all()
         .build()?;
     let report = runtime.block_on(async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
+        let mut signals = Signals::listen()?;
+        // Short, because the path of a Unix socket has to fit.
+        let dir = tempfile::Builder::new().prefix("soak-").tempdir()?;
         // What was started and mounted ends with `soak`, however that ends.
-        tokio::select! {
-            report = soak(args, &program) => report,
-            _ = interrupt.recv() => bail!("interrupted before the end"),
-            _ = terminate.recv() => bail!("interrupted before the end"),
+        let report = tokio::select! {
+            report = soak(args, &program, dir.path()) => report,
+            () = signals.next() => bail!("interrupted before the end"),
+        };
+        if !report.as_ref().is_ok_and(Report::holds) {
+            eprintln!("the logs are kept in {}", dir.keep().display());
         }
+        report
     })?;
     if args.json {
         println!("{}", serde_json::to_string(&report)?);
@@ -64,32 +72,46 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<bool> {
     Ok(report.holds())
 }
 
-async fn soak(args: &Args, program: &Path) -> anyhow::Result<Report> {
+async fn soak(args: &Args, program: &Path, dir: &Path) -> anyhow::Result<Report> {
     let story = Story(Instant::now());
-    // Short, because the path of a Unix socket has to fit.
-    let dir = tempfile::Builder::new().prefix("soak-").tempdir()?;
-    let disk = Disk::mount(&dir.path().join("disk"))?;
+    let disk = Disk::mount(&dir.join("disk"))?;
     story.tell(&format!("the broker's disk is a tmpfs: {}", disk.tmpfs()));
-    let mut stage = Stage::set(program, dir.path(), &disk).await?;
+    let mut stage = Stage::set(program, dir, &disk, story).await?;
     story.tell("everybody sees everybody; from now on things go wrong");
 
-    let over = Arc::new(AtomicBool::new(false));
-    let sending = Sender::spawn_all(&stage, &over);
-    let mut chaos = Chaos::new(args.seed, &disk, &story);
-    let until = Instant::now() + Duration::from_secs(args.seconds);
-    chaos.play(until, &mut stage).await?;
-    over.store(true, Ordering::Relaxed);
-    story.tell("nothing more goes wrong; waiting until everything has arrived");
-    let mut sent = Vec::new();
-    for sender in sending {
-        sent.push(sender.await.context("a sender panicked")??);
-    }
-    stage.settle(&sent, &story).await?;
+    let mut chaos = Chaos::new(args.seed, &disk);
+    let mut senders = Senders::begin(&stage.parties, args.seed);
+    let accepted = senders.accepted();
+    let sending = async {
+        let until = Instant::now() + Duration::from_secs(args.seconds);
+        tokio::select! {
+            played = chaos.play(until, &mut stage) => played?,
+            failure = senders.failure() => return Err(failure),
+        }
+        story.tell("nothing more goes wrong; waiting until everything has arrived");
+        tokio::select! {
+            senders = senders.finish() => senders,
+            failure = stage.processes.keep_running() => Err(failure),
+        }
+    };
+    let mut senders = tokio::select! {
+        senders = sending => senders?,
+        never = tell_progress(story, &accepted) => match never {},
+    };
+    stage.settle(&senders).await?;
     stage.kill_and_restart_everybody().await?;
-    let verdict = stage.judge(&sent).await?;
+    story.tell("all were killed once more; every lane carries one message more");
+    for sender in &mut senders {
+        tokio::select! {
+            sent = sender.send_in_every_lane() => sent?,
+            failure = stage.processes.keep_running() => return Err(failure),
+        }
+    }
+    stage.settle_last(&senders).await?;
+    let verdict = stage.judge(&senders).await?;
     let streams = stage.judge_streams().await?;
     let wrong_leaves = stage.leaves();
-    stage.stop().await?;
+    stage.processes.stop_all().await?;
     Ok(Report {
         messages: verdict.sent,
         delivered: verdict.delivered,
@@ -97,6 +119,7 @@ async fn soak(args: &Args, program: &Path) -> anyhow::Result<Report> {
         duplicates: verdict.duplicates,
         out_of_order: verdict.out_of_order,
         wrong_leaves,
+        died_unasked: stage.processes.died_unasked,
         streams,
         faults: chaos.faults,
         tmpfs: disk.tmpfs().to_owned(),
@@ -104,7 +127,18 @@ async fn soak(args: &Args, program: &Path) -> anyhow::Result<Report> {
     })
 }
 
+async fn tell_progress(story: Story, accepted: &AtomicUsize) -> Infallible {
+    let first = tokio::time::Instant::now() + TELLS_EVERY;
+    let mut ticks = interval_at(first, TELLS_EVERY);
+    loop {
+        ticks.tick().await;
+        let accepted = accepted.load(Ordering::Relaxed);
+        story.tell(&format!("{accepted} messages were accepted"));
+    }
+}
+
 /// What it tells while it works, on standard error.
+#[derive(Clone, Copy)]
 struct Story(Instant);
 
 impl Story {

@@ -15,6 +15,8 @@ pub(super) struct Report {
     pub(super) out_of_order: usize,
     /// Nobody was away for as long as the grace, so each is wrong.
     pub(super) wrong_leaves: usize,
+    /// Processes that ended by themselves, or not in good order when they were stopped.
+    pub(super) died_unasked: usize,
     #[serde(flatten)]
     pub(super) streams: Streams,
     #[serde(flatten)]
@@ -48,6 +50,7 @@ impl Report {
         self.messages > 0
             && self.delivered == self.messages
             && self.lost + self.duplicates + self.out_of_order + self.wrong_leaves == 0
+            && self.died_unasked == 0
             && self.streams == Streams::default()
     }
 }
@@ -125,8 +128,9 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "event streams: {} missed, {} wrong; leaves that should not have been: {}",
-            streams.events_missed, streams.events_wrong, self.wrong_leaves
+            "event streams: {} missed, {} wrong; leaves that should not have been: {}; \
+             processes that died unasked: {}",
+            streams.events_missed, streams.events_wrong, self.wrong_leaves, self.died_unasked
         )?;
         write!(
             f,
@@ -173,18 +177,22 @@ mod tests {
             duplicates: 0,
             out_of_order: 0,
             wrong_leaves: 0,
+            died_unasked: 0,
             streams: Streams::default(),
             faults: Faults::default(),
             tmpfs: "128 MiB".into(),
             seconds: 1,
         };
         assert!(held.holds());
-        let broken: [fn(&mut Report); 6] = [
+        let broken: [fn(&mut Report); 9] = [
             |it| it.delivered = 1,
+            |it| it.lost = 1,
             |it| it.duplicates = 1,
             |it| it.out_of_order = 1,
             |it| it.wrong_leaves = 1,
+            |it| it.died_unasked = 1,
             |it| it.streams.events_missed = 1,
+            |it| it.streams.events_wrong = 1,
             |it| (it.messages, it.delivered) = (0, 0),
         ];
         for broke in broken {
@@ -195,5 +203,6 @@ mod tests {
         let json = serde_json::to_value(&held).unwrap();
         assert_eq!(json["kills"], 0);
         assert_eq!(json["events_missed"], 0);
+        assert_eq!(json["died_unasked"], 0);
     }
 }

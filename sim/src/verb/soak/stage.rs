@@ -1,22 +1,24 @@
 //! Who takes part: a broker, two hosts with two sessions each, and the proxy between them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use bowline_broker::exit::Failure;
 use bowline_daemon::client::Daemon;
-use bowline_daemon::stage::{Broker, Host, Party, Proxy, Verdict, Watcher};
+use bowline_daemon::stage::{Accepted, Broker, Host, Mail, Party, Proxy, Verdict, Watcher};
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use super::Story;
 use super::disk::Disk;
+use super::processes::Processes;
 use super::report::Streams;
-use super::sender::Sent;
+use super::sender::{Sender, passes};
 
 pub(super) struct Stage {
-    pub(super) broker: Broker,
-    pub(super) hosts: [Host; 2],
+    pub(super) processes: Processes,
     pub(super) proxy: Proxy,
     pub(super) parties: Vec<Party>,
     /// One for each party, on its own event stream.
@@ -33,9 +35,15 @@ const LOOKS_EVERY: Duration = Duration::from_millis(250);
 const TELLS_EVERY: u32 = 20;
 
 impl Stage {
-    pub(super) async fn set(program: &Path, dir: &Path, disk: &Disk) -> anyhow::Result<Self> {
+    pub(super) async fn set(
+        program: &Path,
+        dir: &Path,
+        disk: &Disk,
+        story: Story,
+    ) -> anyhow::Result<Self> {
         let data: PathBuf = disk.path().join("broker");
-        let broker = Broker::start(program, &data).await?;
+        // Not on the disk that fills: what a broker says then is wanted.
+        let broker = Broker::start(program, &data, &dir.join("broker.log")).await?;
         let proxy = Proxy::to(broker.address()).await?;
         let north = Host::start(program, dir, "north").await?;
         let south = Host::start(program, dir, "south").await?;
@@ -67,8 +75,12 @@ impl Stage {
         }
         let left_at_start = leaves(&watchers);
         Ok(Self {
-            broker,
-            hosts,
+            processes: Processes {
+                broker,
+                hosts,
+                story,
+                died_unasked: 0,
+            },
             proxy,
             parties,
             watchers,
@@ -77,15 +89,13 @@ impl Stage {
     }
 
     /// Until every inbox holds as many as were sent to it; what has not come by then is lost.
-    pub(super) async fn settle(&mut self, sent: &[Sent], story: &Story) -> anyhow::Result<()> {
-        let all: usize = sent.iter().map(Sent::count).sum();
+    pub(super) async fn settle(&mut self, senders: &[Sender]) -> anyhow::Result<()> {
+        let story = self.processes.story;
+        let all: usize = senders.iter().map(|sender| sender.sent.count()).sum();
         let settled = timeout(SETTLES_WITHIN, async {
             for look in 0.. {
-                let mut there = 0;
-                for party in &mut self.parties {
-                    party.read_inbox().await?;
-                    there += party.inbox().len();
-                }
+                self.processes.revive().await?;
+                let there = arrived(&mut self.parties).await?;
                 if look % TELLS_EVERY == 0 || there >= all {
                     story.tell(&format!("{there} of {all} messages have arrived"));
                 }
@@ -96,26 +106,43 @@ impl Stage {
             }
             anyhow::Ok(())
         });
-        match settled.await {
-            Ok(settled) => settled,
-            Err(_) => {
-                story.tell("not everything has arrived in time");
-                Ok(())
+        settled.await.unwrap_or_else(|_| {
+            story.tell("not everything has arrived in time");
+            Ok(())
+        })
+    }
+
+    /// Until the last message of every lane has arrived: what was sent in a lane before it, and
+    /// would arrive again, has done so by then.
+    pub(super) async fn settle_last(&mut self, senders: &[Sender]) -> anyhow::Result<()> {
+        let settled = timeout(SETTLES_WITHIN, async {
+            loop {
+                self.processes.revive().await?;
+                arrived(&mut self.parties).await?;
+                let mut waits = false;
+                for sent in senders.iter().map(|sender| &sender.sent) {
+                    for (to, accepted) in &sent.by_recipient {
+                        let inbox = party(&self.parties, to)?.inbox();
+                        waits |= !have_arrived(&sent.pubkey, last_of_lanes(accepted), inbox);
+                    }
+                }
+                if !waits {
+                    return anyhow::Ok(());
+                }
+                sleep(LOOKS_EVERY).await;
             }
-        }
+        });
+        settled.await.unwrap_or_else(|_| {
+            let story = self.processes.story;
+            story.tell("not everything that was sent after the restart has arrived in time");
+            Ok(())
+        })
     }
 
     /// Only what is durable counts.
     pub(super) async fn kill_and_restart_everybody(&mut self) -> anyhow::Result<()> {
         let before: Vec<usize> = self.watchers.iter().map(Watcher::snapshots).collect();
-        for host in &mut self.hosts {
-            host.kill().await?;
-        }
-        self.broker.kill().await?;
-        self.broker.restart().await?;
-        for host in &mut self.hosts {
-            host.restart().await?;
-        }
+        self.processes.kill_and_restart_all().await?;
         for (watcher, before) in self.watchers.iter_mut().zip(before) {
             timeout(READY_WITHIN, watcher.until_snapshots_exceed(before))
                 .await
@@ -124,17 +151,16 @@ impl Stage {
         Ok(())
     }
 
-    pub(super) async fn judge(&mut self, sent: &[Sent]) -> anyhow::Result<Verdict> {
+    pub(super) async fn judge(&mut self, senders: &[Sender]) -> anyhow::Result<Verdict> {
         let mut verdict = Verdict::default();
         for party in &mut self.parties {
             party.read_again();
             party.read_inbox().await?;
         }
-        for sent in sent {
-            for (to, ids) in &sent.ids {
-                let to = self.parties.iter().find(|party| party.name == *to);
-                let to = to.context("a message to nobody")?;
-                verdict = verdict.and(Verdict::of(&sent.pubkey, ids, to.inbox()));
+        for sent in senders.iter().map(|sender| &sender.sent) {
+            for (to, accepted) in &sent.by_recipient {
+                let inbox = party(&self.parties, to)?.inbox();
+                verdict = verdict.and(Verdict::of(&sent.pubkey, accepted, inbox));
             }
         }
         Ok(verdict)
@@ -161,15 +187,78 @@ impl Stage {
     pub(super) fn leaves(&self) -> usize {
         leaves(&self.watchers) - self.left_at_start
     }
+}
 
-    pub(super) async fn stop(&mut self) -> anyhow::Result<()> {
-        for host in &mut self.hosts {
-            host.stop().await?;
+/// How many messages are in the inboxes. A daemon that is away for the moment is asked again later.
+async fn arrived(parties: &mut [Party]) -> Result<usize, Failure> {
+    for party in &mut *parties {
+        match party.read_inbox().await {
+            Err(failure) if !passes(&failure) => return Err(failure),
+            _ => {}
         }
-        Ok(self.broker.stop().await?)
     }
+    Ok(parties.iter().map(|party| party.inbox().len()).sum())
+}
+
+fn party<'a>(parties: &'a [Party], name: &str) -> anyhow::Result<&'a Party> {
+    let party = parties.iter().find(|party| party.name == name);
+    party.context("a message to nobody")
+}
+
+/// By priority.
+fn last_of_lanes(accepted: &[Accepted]) -> Vec<&str> {
+    let last = accepted.iter().map(|it| (it.priority, it.id.as_str()));
+    last.collect::<BTreeMap<_, _>>().into_values().collect()
+}
+
+fn have_arrived(sender: &str, ids: Vec<&str>, inbox: &[Mail]) -> bool {
+    // The last are at the end.
+    let from_sender = || inbox.iter().rev().filter(|mail| mail.sender == sender);
+    ids.iter()
+        .all(|id| from_sender().any(|mail| mail.id == *id))
 }
 
 fn leaves(watchers: &[Watcher]) -> usize {
     watchers.iter().map(|watcher| watcher.counts().left).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bowline_core::wire::Priority::{self, Low, Now};
+
+    fn accepted(id: &str, priority: Priority) -> Accepted {
+        Accepted {
+            id: id.into(),
+            priority,
+        }
+    }
+
+    fn mail(sender: &str, id: &str) -> Mail {
+        Mail {
+            seq: 0,
+            sender: sender.into(),
+            id: id.into(),
+            priority: Some(Now),
+            body: Some(String::new()),
+        }
+    }
+
+    #[test]
+    fn every_lane_is_waited_for() {
+        let sent = [
+            accepted("a", Low),
+            accepted("b", Now),
+            accepted("c", Low),
+            accepted("d", Now),
+        ];
+        let last = last_of_lanes(&sent);
+        assert_eq!(last, ["d", "c"]);
+        let inbox = [mail("s", "a"), mail("s", "d"), mail("t", "c")];
+        assert!(
+            !have_arrived("s", last.clone(), &inbox),
+            "of another sender"
+        );
+        assert!(have_arrived("s", last, &[mail("s", "d"), mail("s", "c")]));
+    }
 }
