@@ -17,7 +17,9 @@ use tokio::time::{sleep, timeout};
 use self::story::Story;
 use crate::cli::output::Output;
 use crate::client::Daemon;
-use crate::stage::{Broker, Counts, Host, Mode, Party, Proxy, Signals, Verdict, Watcher, Who};
+use crate::stage::{
+    Broker, Counts, Death, Host, Mode, Party, Proxy, Signals, Verdict, Watcher, Who,
+};
 
 #[derive(Args, Debug)]
 pub struct QuickstartArgs {
@@ -140,11 +142,11 @@ struct Stage<'a> {
 async fn perform<'a>(dir: &Path, story: &'a Story) -> Result<(Stage<'a>, Report), Failure> {
     let begun = Instant::now();
     let mut stage = Stage::set(dir, story).await?;
-    stage.play().await?;
-    stage.settle().await?;
-    stage.restart_both_daemons().await?;
-    let report = stage.count(begun.elapsed()).await?;
-    Ok((stage, report))
+    match stage.play_to_the_end(begun).await {
+        Ok(report) => Ok((stage, report)),
+        // Whoever died is why the others waited.
+        Err(failure) => Err(stage.death()?.map_or(failure, Failure::from)),
+    }
 }
 
 impl<'a> Stage<'a> {
@@ -210,6 +212,19 @@ impl<'a> Stage<'a> {
             daemon_restarts: 0,
             in_flight_at_kill: None,
         })
+    }
+
+    async fn play_to_the_end(&mut self, begun: Instant) -> Result<Report, Failure> {
+        self.play().await?;
+        self.settle().await?;
+        self.restart_both_daemons().await?;
+        self.count(begun.elapsed()).await
+    }
+
+    /// Of whoever ended by itself.
+    fn death(&mut self) -> Result<Option<Death>, Failure> {
+        let died = [self.broker.died()?, self.north.died()?, self.south.died()?];
+        Ok(died.into_iter().flatten().next())
     }
 
     /// What goes wrong, in order. The numbers of messages add up to [`MESSAGES`].
