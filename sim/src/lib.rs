@@ -25,6 +25,7 @@ pub mod record;
 pub mod shrink;
 pub mod stage;
 pub mod store;
+mod swarm;
 pub mod sweep;
 pub mod tape;
 pub mod timeline;
