@@ -303,6 +303,12 @@ impl Plan {
         if random.stream(Purpose::Profile, 2).chance(500) {
             profile.spare = Spare::OtherNumbers;
         }
+        if random
+            .stream(Purpose::Profile, 3)
+            .chance(TIMERS_ON_TIME_PER_MILLE)
+        {
+            profile.timer_late_most_us = 0;
+        }
         let mut steps = Vec::new();
         Swarm::draw(&mut draws).steps(&random, &profile, &mut steps);
         steps.sort_by_key(|step: &Step| (step.at_ms, step.id));
@@ -316,6 +322,8 @@ impl Plan {
 
 /// How many of a thousand runs have two meshes.
 const TWO_MESHES_PER_MILLE: u64 = 250;
+/// In how many of a thousand timers fire when they are due, to the microsecond.
+const TIMERS_ON_TIME_PER_MILLE: u64 = 150;
 /// Of a plan that a fuzzer makes up: many steps say no more than some, and cost more.
 const STEPS_OF_BYTES_MOST: usize = 48;
 
