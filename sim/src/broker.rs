@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bowline_core::id::{ConnId, Epoch, PeerKey};
-use bowline_core::limits::Limits;
+use bowline_core::limits::{INPUTS_WAITING, Limits};
 use bowline_core::link::VerifiedHello;
 use bowline_core::link::server;
 use bowline_core::link::{ServerLink, ServerLinkConfig};
@@ -72,6 +72,8 @@ struct Conn {
     told: bool,
     link_paused: bool,
     mesh_paused: bool,
+    /// As much waits for the mesh as may.
+    is_full: bool,
     to_mesh: VecDeque<mesh::Input>,
     from_mesh: VecDeque<FromMesh>,
     /// When the last of each queue arrives.
@@ -79,6 +81,10 @@ struct Conn {
     from_mesh_at: Moment,
     hops: Stream,
 }
+
+/// Inputs of one connection that wait for the mesh: less than there can be of all, so that what one
+/// adds at once stays within that.
+const WAITING_MOST: usize = INPUTS_WAITING / 2;
 
 enum FromMesh {
     Attached,
@@ -177,6 +183,7 @@ impl Broker {
                 told: false,
                 link_paused: false,
                 mesh_paused: false,
+                is_full: false,
                 to_mesh: VecDeque::new(),
                 from_mesh: VecDeque::new(),
                 to_mesh_at: Moment(0),
@@ -348,6 +355,7 @@ impl Broker {
         let Some(input) = conn.to_mesh.pop_front() else {
             return;
         };
+        conn.update_fullness(k);
         if let (mesh::Input::Frame { frame, .. }, Some(peer)) = (&input, &conn.attached)
             && matches!(frame, ClientFrame::Bye)
         {
@@ -524,6 +532,7 @@ fn without_some_deliveries(txn: &Txn<Op>) -> Txn<Op> {
 impl Conn {
     fn hop_to_mesh(&mut self, k: &mut Kernel, node: NodeId, most_us: u64, input: mesh::Input) {
         self.to_mesh.push_back(input);
+        self.update_fullness(k);
         let soon = k.now.plus_us(self.hops.below(most_us + 1));
         self.to_mesh_at = self.to_mesh_at.max(soon);
         let incarnation = k.incarnation(node);
@@ -557,8 +566,17 @@ impl Conn {
         }
     }
 
+    fn update_fullness(&mut self, k: &mut Kernel) {
+        let is_full = self.to_mesh.len() >= WAITING_MOST;
+        if is_full != self.is_full {
+            self.is_full = is_full;
+            self.update_reading(k);
+        }
+    }
+
     fn update_reading(&self, k: &mut Kernel) {
-        k.set_reading(self.sock, !self.link_paused && !self.mesh_paused);
+        let paused = self.link_paused || self.mesh_paused || self.is_full;
+        k.set_reading(self.sock, !paused);
     }
 
     fn is_over(&self) -> bool {

@@ -763,7 +763,12 @@ impl Puppet {
             }
             WAKE_ACKS => self.release_acks(k),
             WAKE_READ => self.set_reading(k, true),
-            WAKE_TAG => self.tag(k),
+            WAKE_TAG => {
+                self.tag(k);
+                // Also over whatever an older connection has said meanwhile: a control plane may
+                // have several, with no order between them.
+                self.be_idle(k);
+            }
             WAKE_RESEND => {
                 if let Some(process) = &mut self.process {
                     process.resend_due = false;

@@ -72,6 +72,9 @@ const ONE_BY_ONE: std::ops::Range<usize> = IMPOSTORS..KINDS.len();
 /// The draws of scenes, beside those of the kinds.
 const SCENES: u64 = 1_000;
 
+/// A flood takes no longer at a store that is at its slowest.
+const DIGESTED_IN_US: u64 = 20_000_000;
+
 impl Swarm {
     pub(crate) fn draw(draws: &mut Stream) -> Self {
         let mut sometimes = |per_mille: u64, most: u64| {
@@ -372,10 +375,12 @@ impl Swarm {
     }
 
     fn flood(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        // As many as a slow store gets through before it has to be done with them.
+        let most = DIGESTED_IN_US / profile.broker_store.commit_most_us.max(1);
         Some(Action::PuppetFlood {
             puppet: Self::puppet(draws, profile),
             to: Self::addressee(draws, profile),
-            times: draws.between(30, 150) as usize,
+            times: draws.between(10, most.clamp(10, 150)) as usize,
         })
     }
 

@@ -7,7 +7,7 @@
 //! | `done` | 200 `duplicate` | 409 |
 //! | `dead`, `aborted` | 409 with the reason | 409 |
 //!
-//! Idempotency first, resolving the target second: the same `to` on an id that exists means the
+//! Idempotency first, size and target second: the same `to` on an id that exists means the
 //! row's own target, whatever that name means by now.
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -49,7 +49,6 @@ impl Draft {
         id: Option<ClientMessageId>,
         mint: impl FnOnce() -> String,
         send: SendRequest,
-        inline_bytes: usize,
     ) -> Result<Self, Answer> {
         check_target(&send.to)?;
         let given = id.as_ref().map(ClientMessageId::as_str);
@@ -57,7 +56,7 @@ impl Draft {
         for (what, id) in [("an idempotency key", given), ("reply_to_id", reply_to)] {
             check_id(what, id)?;
         }
-        let draft = Self {
+        Ok(Self {
             sender,
             session,
             id_is_ours: id.is_none(),
@@ -67,16 +66,20 @@ impl Draft {
             reply_to: send.reply_to_id,
             meta: send.meta,
             body: send.body,
-        };
-        let sealed = envelope::sealed_len(&draft.body, &draft.canonical_meta());
-        if sealed > inline_bytes {
-            return Err(answers::error(
-                413,
-                "payload_too_large",
-                alloc::format!("sealed, this has {sealed} characters; {inline_bytes} can be sent"),
-            ));
+        })
+    }
+
+    /// Behind idempotency: to an id that is known, what is too large is another content.
+    pub(super) fn check_size(&self, inline_bytes: usize) -> Result<(), Answer> {
+        let sealed = envelope::sealed_len(&self.body, &self.canonical_meta());
+        if sealed <= inline_bytes {
+            return Ok(());
         }
-        Ok(draft)
+        Err(answers::error(
+            413,
+            "payload_too_large",
+            alloc::format!("sealed, this has {sealed} characters; {inline_bytes} can be sent"),
+        ))
     }
 
     /// Empty when absent.

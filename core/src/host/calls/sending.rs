@@ -36,9 +36,8 @@ impl Host {
                 (member, None)
             }
         };
-        let inline_bytes = self.ctx.config.limits.inline_bytes;
         let ctx = &mut self.ctx;
-        Draft::new(sender, session, id, || ctx.new_ulid(), send, inline_bytes)
+        Draft::new(sender, session, id, || ctx.new_ulid(), send)
     }
 
     /// Idempotency first: whatever is known of the id decides before anything else is looked at.
@@ -158,6 +157,7 @@ impl Host {
 
     /// A new row. A request that is refused here consumes no id.
     fn accept(&mut self, request: RequestId, draft: Draft) -> Result<Option<Answer>, Answer> {
+        draft.check_size(self.ctx.config.limits.inline_bytes)?;
         if self.disk_is_full() {
             return Err(answers::storage_full());
         }

@@ -247,6 +247,20 @@ fn a_retry_does_not_fail_because_its_target_has_left() {
 }
 
 #[test]
+fn what_is_too_large_under_a_known_id_is_another_message() {
+    let mut bench = Bench::new();
+    let session = bench.session("a");
+    let to = hex_of(&peer(5));
+    let large = "x".repeat(70_000);
+    let refused = bench.send_now(&session.token, &to, &large, Some("k"));
+    assert_eq!(code(&refused), (413, "payload_too_large"));
+    let accepted = bench.send_now(&session.token, &to, "hi", Some("k"));
+    assert_eq!(accepted.status, 202);
+    let other = bench.send_now(&session.token, &to, &large, Some("k"));
+    assert_eq!(code(&other), (409, "outbox_inflight_fingerprint_mismatch"));
+}
+
+#[test]
 fn a_refused_request_consumes_no_id() {
     let mut bench = Bench::new();
     let session = bench.session("a");
