@@ -357,7 +357,7 @@ impl Swarm {
         Some(Action::Stop {
             place: Self::place(draws, profile),
             down_ms: draws.magnitude(50, 30_000),
-            killed_after_ms: draws.chance(300).then(|| draws.magnitude(1, 3_000)),
+            killed_after_ms: draws.chance(500).then(|| draws.magnitude(1, 300)),
         })
     }
 

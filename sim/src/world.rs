@@ -734,7 +734,7 @@ impl World {
         }
         let is_done = self.nodes[node].is_done();
         if !is_done && self.k.now < stop.until && !self.healed {
-            let at = self.k.now.plus_ms(STOP_CHECKED_EVERY_MS);
+            let at = self.k.now.plus_ms(STOP_CHECKED_EVERY_MS).min(stop.until);
             return self.k.at(at, Event::World(WorldEvent::StopWhenDone(stop)));
         }
         if !is_done && stop.killed {
