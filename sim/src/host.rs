@@ -690,12 +690,7 @@ impl Node for HostNode {
         let wants = match action {
             Action::UserSend { .. } => return self.user_send(k, id, at, action),
             Action::UserRepeat { nth, altered, .. } => {
-                let token = Token {
-                    sender: self.users[at].index,
-                    recipient: self.users[at].index,
-                    nth: u64::from(id.0),
-                };
-                self.users[at].repeat(*nth, altered.then_some(token))
+                self.users[at].repeat(*nth, altered.then_some(u64::from(id.0)))
             }
             Action::UserFollow { .. } => {
                 let new = self.subscriber();

@@ -152,21 +152,20 @@ impl User {
         self.ask(self.sends.len() - 1)
     }
 
-    /// Asks for an earlier send once more, or for another one under its key.
-    pub fn repeat(&mut self, nth: usize, altered: Option<Token>) -> Vec<Want> {
+    /// Asks for an earlier send once more, or for another one under its key, with this number.
+    pub fn repeat(&mut self, nth: usize, altered: Option<u64>) -> Vec<Want> {
         let keyed: Vec<usize> = (0..self.sends.len())
             .filter(|at| self.sends[*at].key.is_some())
             .collect();
         let Some(at) = keyed.get(nth % keyed.len().max(1)).copied() else {
             return Vec::new();
         };
-        let Some(token) = altered else {
+        let Some(nth) = altered else {
             return self.ask(at);
         };
         let send = &self.sends[at];
-        // Where the first one was never accepted, this one goes to whom that was for.
-        let recipient = send.token.recipient;
-        let token = Token { recipient, ..token };
+        // To whom the first one was for: where that was never accepted, this one may be.
+        let token = Token { nth, ..send.token };
         let call = self.send_call(&send.to, &token.body(8), send.priority, send.key.as_deref());
         let call_of = UserCall::Send {
             key: send.key.clone(),

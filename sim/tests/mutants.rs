@@ -84,12 +84,15 @@ fn every_scenario_finds_a_slip_of_a_shell() {
     let folder = root().join("sim/tests/turmoil");
     let mut scenarios = BTreeSet::new();
     for entry in fs::read_dir(folder).expect("the scenarios").flatten() {
-        let text = fs::read_to_string(entry.path()).expect("a file of text");
         let file = entry.path().file_stem().expect("a name").to_owned();
+        // Its test is of itself.
+        if file == "frames" {
+            continue;
+        }
+        let text = fs::read_to_string(entry.path()).expect("a file of text");
         let tests = text.split("#[test]\nfn ").skip(1);
         let names = tests.filter_map(|test| test.split('(').next());
-        let played = names.filter(|name| !name.contains("frame_that"));
-        scenarios.extend(played.map(|name| format!("{}::{name}", file.display())));
+        scenarios.extend(names.map(|name| format!("{}::{name}", file.display())));
     }
     let slips = slips_of_shells().into_iter();
     let noticed: BTreeSet<String> = slips.map(|mutant| mutant.found_by).collect();

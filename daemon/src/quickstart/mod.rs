@@ -223,7 +223,11 @@ impl<'a> Stage<'a> {
 
     /// Of whoever ended by itself.
     fn death(&mut self) -> Result<Option<Death>, Failure> {
-        let died = [self.broker.died()?, self.north.died()?, self.south.died()?];
+        let died = [
+            self.broker.process.died()?,
+            self.north.process.died()?,
+            self.south.process.died()?,
+        ];
         Ok(died.into_iter().flatten().next())
     }
 
@@ -307,7 +311,7 @@ impl<'a> Stage<'a> {
     /// SIGKILL while messages are under way, and a start with the same data.
     async fn kill_broker(&mut self, burst: usize) -> Result<(), Failure> {
         self.send_burst(burst).await?;
-        self.broker.kill().await?.as_asked()?;
+        self.broker.process.kill().await?.as_asked()?;
         let under_way = self.under_way().await?;
         self.note_kill("the broker", under_way);
         sleep(OUTAGE).await;
@@ -318,7 +322,7 @@ impl<'a> Stage<'a> {
 
     async fn kill_south(&mut self, burst: usize) -> Result<(), Failure> {
         self.send_burst(burst).await?;
-        self.south.kill().await?.as_asked()?;
+        self.south.process.kill().await?.as_asked()?;
         // Bob's inbox cannot be read now, so only what bob sent and ada does not have is counted.
         self.ada.read_inbox().await?;
         let under_way = missing(&self.bob, &self.ada);
@@ -424,7 +428,8 @@ impl<'a> Stage<'a> {
     }
 
     async fn stop_both_daemons(&mut self) -> Result<(), Failure> {
-        let (north, south) = tokio::try_join!(self.north.stop(), self.south.stop())?;
+        let (north, south) =
+            tokio::try_join!(self.north.process.stop(), self.south.process.stop())?;
         north.as_asked()?;
         south.as_asked()
     }
@@ -487,7 +492,7 @@ impl<'a> Stage<'a> {
     /// Stops everything, in order.
     async fn clear(&mut self) -> Result<(), Failure> {
         self.stop_both_daemons().await?;
-        self.broker.stop().await?.as_asked()?;
+        self.broker.process.stop().await?.as_asked()?;
         self.ada.forget_session_file()?;
         self.bob.forget_session_file()
     }

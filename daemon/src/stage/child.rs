@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bowline_broker::exit::{Exit, Failure};
 
-use super::running::{Death, Ended, Running};
+use super::running::Running;
 use crate::home::Home;
 
 /// A broker that can be killed and started again at the same address with the same data.
@@ -15,7 +15,7 @@ pub struct Broker {
     data: PathBuf,
     log: PathBuf,
     address: SocketAddr,
-    running: Running,
+    pub process: Running,
 }
 
 /// A daemon that can be killed and started again on the same home.
@@ -23,7 +23,7 @@ pub struct Host {
     program: PathBuf,
     pub name: &'static str,
     pub home: Home,
-    running: Running,
+    pub process: Running,
 }
 
 impl Broker {
@@ -39,7 +39,7 @@ impl Broker {
             data: data.to_owned(),
             log: log.to_owned(),
             address,
-            running,
+            process: running,
         })
     }
 
@@ -48,42 +48,12 @@ impl Broker {
         self.address
     }
 
-    /// Whether it is to be restarted: it was killed or stopped, or its death was told.
-    #[must_use]
-    pub fn has_ended(&self) -> bool {
-        self.running.has_ended()
-    }
-
-    /// If it has ended by itself. Told once.
-    ///
-    /// # Errors
-    /// If the system does not say.
-    pub fn died(&mut self) -> Result<Option<Death>, Failure> {
-        self.running.died()
-    }
-
-    /// SIGKILL: nothing is flushed, nothing is closed.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub async fn kill(&mut self) -> Result<Ended, Failure> {
-        self.running.kill().await
-    }
-
     /// # Errors
     /// If it does not say in time that it listens.
     pub async fn restart(&mut self) -> Result<(), Failure> {
-        (self.running, self.address) =
+        (self.process, self.address) =
             serve(&self.program, &self.data, &self.log, self.address).await?;
         Ok(())
-    }
-
-    /// SIGTERM, upon which it has to exit with 0; SIGKILL for one that does not go.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub async fn stop(&mut self) -> Result<Ended, Failure> {
-        self.running.stop().await
     }
 }
 
@@ -99,45 +69,15 @@ impl Host {
             program: program.to_owned(),
             name,
             home,
-            running,
+            process: running,
         })
-    }
-
-    /// Whether it is to be restarted: it was killed or stopped, or its death was told.
-    #[must_use]
-    pub fn has_ended(&self) -> bool {
-        self.running.has_ended()
-    }
-
-    /// If it has ended by itself. Told once.
-    ///
-    /// # Errors
-    /// If the system does not say.
-    pub fn died(&mut self) -> Result<Option<Death>, Failure> {
-        self.running.died()
-    }
-
-    /// SIGKILL.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub async fn kill(&mut self) -> Result<Ended, Failure> {
-        self.running.kill().await
     }
 
     /// # Errors
     /// If it does not say in time that it is up.
     pub async fn restart(&mut self) -> Result<(), Failure> {
-        self.running = up(&self.program, self.name, &self.home).await?;
+        self.process = up(&self.program, self.name, &self.home).await?;
         Ok(())
-    }
-
-    /// SIGTERM, upon which it has to exit with 0; SIGKILL for one that does not go.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub async fn stop(&mut self) -> Result<Ended, Failure> {
-        self.running.stop().await
     }
 }
 

@@ -14,7 +14,7 @@ pub use child::{Broker, Host};
 pub use hello::Who;
 pub use party::{Mail, Party};
 pub use proxy::{Mode, Proxy};
-pub use running::{Death, Ended};
+pub use running::{Death, Ended, Running};
 pub use signals::Signals;
 pub use verdict::{Accepted, Verdict};
 pub use watcher::{Counts, Watcher};

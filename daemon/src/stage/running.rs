@@ -37,7 +37,8 @@ pub struct Death {
     log: PathBuf,
 }
 
-pub(super) struct Running {
+/// A process that was started here; whoever drops it kills it.
+pub struct Running {
     name: String,
     child: Child,
     /// Kept open: a child whose standard output is closed may stumble over it.
@@ -122,13 +123,17 @@ impl Running {
         Ok((running, said))
     }
 
-    /// Whatever its end was, it was told.
-    pub(super) fn has_ended(&self) -> bool {
+    /// Whether it is to be started again: it was killed or stopped, or its death was told.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
         self.has_ended
     }
 
     /// If it has ended, and nobody asked it to. Told once.
-    pub(super) fn died(&mut self) -> Result<Option<Death>, Failure> {
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn died(&mut self) -> Result<Option<Death>, Failure> {
         if self.has_ended {
             return Ok(None);
         }
@@ -136,8 +141,11 @@ impl Running {
         Ok(status.map(|status| self.death(status)))
     }
 
-    /// SIGKILL.
-    pub(super) async fn kill(&mut self) -> Result<Ended, Failure> {
+    /// SIGKILL: nothing is flushed, nothing is closed.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub async fn kill(&mut self) -> Result<Ended, Failure> {
         if let Some(death) = self.died()? {
             return Ok(Ended::Otherwise(death));
         }
@@ -152,7 +160,10 @@ impl Running {
     }
 
     /// SIGTERM, upon which it has to exit with 0; SIGKILL for one that does not go.
-    pub(super) async fn stop(&mut self) -> Result<Ended, Failure> {
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub async fn stop(&mut self) -> Result<Ended, Failure> {
         if let Some(death) = self.died()? {
             return Ok(Ended::Otherwise(death));
         }

@@ -81,13 +81,8 @@ pub async fn call(
     limit: usize,
     within: Duration,
 ) -> Result<Answered, CallError> {
-    let exchange = async {
-        let response = request(target, method, path, headers, body).await?;
-        read_answer(response, limit, within).await
-    };
-    tokio::time::timeout(within, exchange)
-        .await
-        .unwrap_or(Err(CallError::TooSlow { within }))
+    let response = request(target, method, path, headers, body);
+    answer(response, limit, within).await
 }
 
 /// As [`call`], to `authority` over any network.
@@ -104,14 +99,11 @@ pub async fn call_through<N: Connector>(
     limit: usize,
     within: Duration,
 ) -> Result<Answered, CallError> {
-    let exchange = async {
+    let response = async {
         let request = build(authority, method, path, headers, body)?;
-        let response = send(connect(connector, authority).await?, request).await?;
-        read_answer(response, limit, within).await
+        send(connect(connector, authority).await?, request).await
     };
-    tokio::time::timeout(within, exchange)
-        .await
-        .unwrap_or(Err(CallError::TooSlow { within }))
+    answer(response, limit, within).await
 }
 
 /// Opens an event stream; the answer's head has to arrive `within` the time given.
@@ -291,6 +283,17 @@ fn build(
         request = request.header(CONTENT_TYPE, "application/json");
     }
     Ok(request.body(Full::new(body))?)
+}
+
+async fn answer(
+    response: impl Future<Output = Result<Response<Incoming>, CallError>>,
+    limit: usize,
+    within: Duration,
+) -> Result<Answered, CallError> {
+    let exchange = async { read_answer(response.await?, limit, within).await };
+    tokio::time::timeout(within, exchange)
+        .await
+        .unwrap_or(Err(CallError::TooSlow { within }))
 }
 
 async fn read_answer(

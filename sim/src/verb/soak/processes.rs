@@ -20,31 +20,31 @@ const LOOKS_EVERY: Duration = Duration::from_millis(250);
 impl Processes {
     /// Says whether it was the signal that ended it.
     pub(super) async fn kill_broker(&mut self) -> anyhow::Result<bool> {
-        let ended = self.broker.kill().await?;
+        let ended = self.broker.process.kill().await?;
         Ok(self.note(ended))
     }
 
     /// Likewise.
     pub(super) async fn kill_host(&mut self, nth: usize) -> anyhow::Result<bool> {
-        let ended = self.hosts[nth].kill().await?;
+        let ended = self.hosts[nth].process.kill().await?;
         Ok(self.note(ended))
     }
 
     /// Starts whoever does not run. Nobody is to be away: an end that is found here is a death.
     pub(super) async fn revive(&mut self) -> anyhow::Result<()> {
-        if let Some(death) = self.broker.died()? {
+        if let Some(death) = self.broker.process.died()? {
             self.note_death(&death);
         }
-        if self.broker.has_ended() {
+        if self.broker.process.has_ended() {
             let back = self.broker.restart().await;
             back.context("the broker does not come back")?;
         }
         for nth in 0..self.hosts.len() {
-            if let Some(death) = self.hosts[nth].died()? {
+            if let Some(death) = self.hosts[nth].process.died()? {
                 self.note_death(&death);
             }
             let host = &mut self.hosts[nth];
-            if host.has_ended() {
+            if host.process.has_ended() {
                 let back = host.restart().await;
                 back.with_context(|| format!("{} does not come back", host.name))?;
             }
@@ -72,10 +72,10 @@ impl Processes {
 
     pub(super) async fn stop_all(&mut self) -> anyhow::Result<()> {
         for nth in 0..self.hosts.len() {
-            let ended = self.hosts[nth].stop().await?;
+            let ended = self.hosts[nth].process.stop().await?;
             self.note(ended);
         }
-        let ended = self.broker.stop().await?;
+        let ended = self.broker.process.stop().await?;
         self.note(ended);
         Ok(())
     }
