@@ -138,8 +138,9 @@ pub const SUBSCRIBER_EVENTS: usize = 1_024;
 /// Rows of a page over the IPC, where nothing is said, and the most.
 pub const PAGE_ROWS: usize = 100;
 pub const PAGE_ROWS_MOST: usize = 500;
-/// Messages that one `seen` names.
+/// Messages that one `seen` names, over the IPC and over the wire.
 pub const SEEN_IDS: usize = 1_000;
+pub const SEEN_IDS_PER_FRAME: usize = 100;
 pub const WORKING_LAPSES_AFTER: Duration = Duration::from_secs(600);
 
 /// The numbers that can be set, all of them with the defaults of production.

@@ -248,6 +248,9 @@ impl Puppet {
             BrokerFrame::PeersList(list) => self.listed(k, id, list),
             BrokerFrame::HelloAck(_)
             | BrokerFrame::Stream(_)
+            | BrokerFrame::Receipt(_)
+            | BrokerFrame::MessageStatusResult(_)
+            | BrokerFrame::ExplainResult(_)
             | BrokerFrame::Error(_)
             | BrokerFrame::Ok { .. }
             | BrokerFrame::Pong { .. }

@@ -123,6 +123,10 @@ impl Host {
                     self.stirred.insert(who);
                 }
             }
+            // Nothing asks for these yet: `receipts1` is not offered.
+            BrokerFrame::Receipt(_)
+            | BrokerFrame::MessageStatusResult(_)
+            | BrokerFrame::ExplainResult(_) => {}
             BrokerFrame::HelloAck(_) | BrokerFrame::Ok { .. } | BrokerFrame::Unknown => {}
         }
     }

@@ -450,6 +450,9 @@ fn req_id_of(frame: &ClientFrame) -> Option<ReqId> {
         | ClientFrame::SetVisible { req_id, .. }
         | ClientFrame::SetProfile { req_id, .. }
         | ClientFrame::SetStats { req_id, .. } => req_id.clone(),
+        ClientFrame::Seen(seen) => seen.req_id.clone(),
+        ClientFrame::MessageStatus(status) => status.req_id.clone(),
+        ClientFrame::Explain(explain) => explain.req_id.clone(),
         ClientFrame::Hello(_)
         | ClientFrame::SessionHello(_)
         | ClientFrame::Send(_)

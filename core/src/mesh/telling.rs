@@ -117,8 +117,9 @@ impl Mesh {
                 self.reply_ok(now, id, req_id);
             }
             ClientFrame::Bye => self.bye(now, id),
+            ClientFrame::Seen(_) | ClientFrame::MessageStatus(_) | ClientFrame::Explain(_)
             // The link answers these itself.
-            ClientFrame::Hello(_) | ClientFrame::SessionHello(_) | ClientFrame::Ping { .. } => {}
+            | ClientFrame::Hello(_) | ClientFrame::SessionHello(_) | ClientFrame::Ping { .. } => {}
         }
         Then::Done
     }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::body::{Base64Body, Nonce};
 use super::client::{Group, Profile, ReqId};
 use super::feature::{Capabilities, Features};
+use super::receipt::{ExplainResult, MessageStatusResult, Receipt};
 use super::{Priority, Status};
 use crate::crypto::attestation::Attestation;
 use crate::id::{
@@ -27,6 +28,9 @@ pub enum BrokerFrame {
     /// The current count of the stream: a check, it does not count.
     Stream(StreamAt),
     PeersList(PeersList),
+    Receipt(Receipt),
+    MessageStatusResult(MessageStatusResult),
+    ExplainResult(alloc::boxed::Box<ExplainResult>),
     Error(ErrorFrame),
     Ok {
         #[serde(rename = "_reqId", skip_serializing_if = "Option::is_none")]

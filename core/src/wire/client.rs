@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::body::{Base64Body, Nonce};
 use super::feature::{Capabilities, Require};
+use super::receipt::{Explain, MessageStatus, Seen};
 use super::{Priority, Status};
 use crate::crypto::attestation::Attestation;
 use crate::id::{
@@ -80,6 +81,9 @@ pub enum ClientFrame {
         #[serde(rename = "_reqId", skip_serializing_if = "Option::is_none")]
         req_id: Option<ReqId>,
     },
+    Seen(Seen),
+    MessageStatus(MessageStatus),
+    Explain(Explain),
     Bye,
     Ping {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -254,7 +258,9 @@ pub struct ClientAck {
 }
 
 /// Holds no more than the first `MOST` texts of a list, however long it is.
-fn first<'de, const MOST: usize, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+pub(super) fn first<'de, const MOST: usize, D: Deserializer<'de>>(
+    d: D,
+) -> Result<Vec<String>, D::Error> {
     struct First<const MOST: usize>;
 
     impl<'de, const MOST: usize> Visitor<'de> for First<MOST> {

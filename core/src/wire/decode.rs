@@ -21,11 +21,12 @@ use super::broker::{BrokerFrame, Event, EventData, EventKind};
 use super::client::{
     About, ClientAck, ClientFrame, MemberHello, Profile, ReqId, Send, SessionHello,
 };
+use super::receipt::{Explain, MESSAGE_ID_PREFIX, MessageStatus, Seen};
 use super::{HelloCode, Status};
 use crate::id::PubKey;
 use crate::limits::{
-    HELLO_FRAME_BYTES, HOSTNAME_BYTES, ID_BYTES, MENTIONS, NAME_BYTES, PATH_BYTES, STATS_BYTES,
-    STATUS_TEXT_BYTES, SUMMARY_BYTES,
+    HELLO_FRAME_BYTES, HOSTNAME_BYTES, ID_BYTES, MENTIONS, NAME_BYTES, PATH_BYTES,
+    SEEN_IDS_PER_FRAME, STATS_BYTES, STATUS_TEXT_BYTES, SUMMARY_BYTES,
 };
 
 /// Why a text is no frame, with what an answer needs.
@@ -109,6 +110,9 @@ pub fn decode_client(text: &[u8]) -> Result<ClientFrame, ClientDecodeError> {
             }
         }),
         "set_stats" => set_stats(text, &head),
+        "seen" => read(text).and_then(checked_seen),
+        "message_status" => read(text).and_then(checked_message_status),
+        "explain" => read(text).and_then(checked_explain),
         "bye" => Ok(ClientFrame::Bye),
         "ping" => read::<Ping>(text).map(|f| ClientFrame::Ping { n: f.n }),
         unknown => {
@@ -144,6 +148,9 @@ pub fn decode_broker(text: &[u8]) -> Result<BrokerFrame, BrokerDecodeError> {
         "event" => read(text).map(BrokerFrame::Event),
         "stream" => read(text).map(BrokerFrame::Stream),
         "peers_list" => read(text).map(BrokerFrame::PeersList),
+        "receipt" => read(text).map(BrokerFrame::Receipt),
+        "message_status_result" => read(text).map(BrokerFrame::MessageStatusResult),
+        "explain_result" => read(text).map(|f| BrokerFrame::ExplainResult(Box::new(f))),
         "error" => read(text).map(BrokerFrame::Error),
         "ok" => Ok(BrokerFrame::Ok {
             req_id: head.req_id(),
@@ -413,6 +420,32 @@ fn client_ack(text: &str) -> Result<ClientFrame, String> {
         ack.broker_message_id.as_ref().map(|id| id.as_str()),
     )?;
     Ok(ClientFrame::ClientAck(ack))
+}
+
+fn checked_seen(seen: Seen) -> Result<ClientFrame, String> {
+    if seen.ids.len() > SEEN_IDS_PER_FRAME {
+        return Err(format!("more than {SEEN_IDS_PER_FRAME} ids"));
+    }
+    seen.ids.iter().try_for_each(|own| id("ids", Some(own)))?;
+    Ok(ClientFrame::Seen(seen))
+}
+
+fn checked_message_status(status: MessageStatus) -> Result<ClientFrame, String> {
+    let asked = &status.message_id;
+    if !MESSAGE_ID_PREFIX.contains(&asked.len())
+        || !asked.bytes().all(|b| b.is_ascii_alphanumeric())
+    {
+        return Err("messageId is 8 to 32 letters and digits".into());
+    }
+    Ok(ClientFrame::MessageStatus(status))
+}
+
+fn checked_explain(explain: Explain) -> Result<ClientFrame, String> {
+    if explain.id.is_empty() {
+        return Err("id is empty".into());
+    }
+    id("id", Some(&explain.id))?;
+    Ok(ClientFrame::Explain(explain))
 }
 
 fn list_peers(text: &str, head: &Head<'_>) -> Result<ClientFrame, String> {

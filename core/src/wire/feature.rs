@@ -15,6 +15,7 @@ pub const FEATURES1: &str = "features1";
 pub const RESUME1: &str = "resume1";
 pub const LIVE1: &str = "live1";
 pub const ATTEST1: &str = "attest1";
+pub const RECEIPTS1: &str = "receipts1";
 pub const SEAL_X1: &str = "seal-x1";
 
 /// The highest protocol version spoken here.

@@ -12,6 +12,7 @@ pub mod encode;
 pub mod feature;
 pub mod http;
 pub mod plain;
+pub mod receipt;
 #[cfg(test)]
 mod round_trip;
 mod target;

@@ -19,6 +19,10 @@ use super::client::{
     SessionHello,
 };
 use super::feature::{Capabilities, Features, Require};
+use super::receipt::{
+    DeliveryState, Explain, ExplainResult, Happened, MessageStatus, MessageStatusResult, Reach,
+    Receipt, RecipientStatus, Rung, Seen, WaitsFor,
+};
 use super::*;
 use crate::crypto::attestation::Attestation;
 use crate::id::{Epoch, Fingerprint, MeshId, MessageId, PubKey, Signature};
@@ -222,6 +226,12 @@ fn client_frame() -> impl Strategy<Value = ClientFrame> {
             }
         }),
         (stats(), req_id()).prop_map(|(stats, req_id)| ClientFrame::SetStats { stats, req_id }),
+        (vec(id(), 0..4), req_id())
+            .prop_map(|(ids, req_id)| ClientFrame::Seen(Seen { ids, req_id })),
+        ("[A-Za-z0-9]{8,32}", req_id()).prop_map(|(message_id, req_id)| {
+            ClientFrame::MessageStatus(MessageStatus { message_id, req_id })
+        }),
+        (id(), req_id()).prop_map(|(id, req_id)| ClientFrame::Explain(Explain { id, req_id })),
         Just(ClientFrame::Bye),
         of(any::<u64>()).prop_map(|n| ClientFrame::Ping { n }),
     ]
@@ -306,6 +316,60 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn receipt()(
+        n in any::<u64>(), client_message_id in id(), recipient in key(), rung in rung(),
+        reason in of(name()), at in name(),
+    ) -> Receipt {
+        Receipt { n, client_message_id, recipient, rung, reason, at }
+    }
+}
+
+fn rung() -> impl Strategy<Value = Rung> {
+    prop::sample::select(&Rung::ALL)
+}
+
+prop_compose! {
+    fn message_status_result()(
+        message_id in id(), target_spec in name(), delivered in any::<bool>(),
+        delivered_at in of(name()),
+        recipients in vec((name(), key(), prop_oneof![
+            Just(Reach::Delivered), Just(Reach::Held), Just(Reach::Disconnected)
+        ]), 0..3),
+        req_id in req_id(),
+    ) -> MessageStatusResult {
+        let recipients = recipients
+            .into_iter()
+            .map(|(name, pubkey, status)| RecipientStatus { name, pubkey, status })
+            .collect();
+        MessageStatusResult { message_id, target_spec, delivered, delivered_at, recipients, req_id }
+    }
+}
+
+prop_compose! {
+    fn explain_result()(
+        ids in (id(), id()), recipient in key(),
+        state in prop_oneof![
+            Just(DeliveryState::Ready), Just(DeliveryState::Claimed),
+            rung().prop_map(DeliveryState::from)
+        ],
+        waits_for in prop_oneof![
+            Just(WaitsFor::Nothing), Just(WaitsFor::Store), Just(WaitsFor::Reattach),
+            Just(WaitsFor::Status), Just(WaitsFor::Suite), Just(WaitsFor::Acknowledgement),
+            Just(WaitsFor::Window), Just(WaitsFor::Connection), Just(WaitsFor::Turn)
+        ],
+        holder in of(key()), attempt in any::<u32>(), next_at in of(name()),
+        history in vec((name(), name()), 0..3), req_id in req_id(),
+    ) -> ExplainResult {
+        let (message_id, client_message_id) = ids;
+        let history = history.into_iter().map(|(what, at)| Happened { what, at }).collect();
+        ExplainResult {
+            message_id, client_message_id, recipient, state, waits_for, holder, attempt, next_at,
+            history, req_id,
+        }
+    }
+}
+
+prop_compose! {
     fn peer()(
         keys in (key(), key()), display_name in name(), status in status(), summary in of(name()),
         groups in vec(group(), 0..3), session_id in id(), texts in (name(), name(), name()),
@@ -358,6 +422,9 @@ fn broker_frame() -> impl Strategy<Value = BrokerFrame> {
                 })
             }
         ),
+        receipt().prop_map(BrokerFrame::Receipt),
+        message_status_result().prop_map(BrokerFrame::MessageStatusResult),
+        explain_result().prop_map(|frame| BrokerFrame::ExplainResult(Box::new(frame))),
         req_id().prop_map(|req_id| BrokerFrame::Ok { req_id }),
         of(any::<u64>()).prop_map(|n| BrokerFrame::Pong { n }),
     ]
