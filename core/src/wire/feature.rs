@@ -17,6 +17,7 @@ pub const LIVE1: &str = "live1";
 pub const ATTEST1: &str = "attest1";
 pub const RECEIPTS1: &str = "receipts1";
 pub const SEAL_X1: &str = "seal-x1";
+pub const RECEIPTS1: &str = "receipts1";
 
 /// The highest protocol version spoken here.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -65,6 +66,7 @@ pub const DEDUPE: &str = "client_message_id_dedupe";
 pub const MAX_PAYLOAD: &str = "max_payload";
 pub const RESUME: &str = "resume";
 pub const SEALING: &str = "sealing";
+pub const RECEIPTS: &str = "receipts";
 
 /// Below this no daemon could keep a row until its peer is back from a long weekend.
 pub const DEDUPE_RETENTION_DAYS_LEAST: u32 = 4;
@@ -102,6 +104,7 @@ impl Features {
                     "suites": ["x1", "box"],
                 }),
             ),
+            (RECEIPTS, json!({ "version": 1 })),
         ]))
     }
 
@@ -315,7 +318,7 @@ mod tests {
         assert_eq!(kind_of(json!({})), None);
         assert_eq!(kind_of(json!({"max_payload": {}})), None);
         assert_eq!(
-            kind_of(json!({"receipts": {"version": 1}})),
+            kind_of(json!({"telepathy": {"version": 1}})),
             none(Unavailable, 4010)
         );
         assert_eq!(
