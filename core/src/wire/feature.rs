@@ -17,7 +17,6 @@ pub const LIVE1: &str = "live1";
 pub const ATTEST1: &str = "attest1";
 pub const RECEIPTS1: &str = "receipts1";
 pub const SEAL_X1: &str = "seal-x1";
-pub const RECEIPTS1: &str = "receipts1";
 
 /// The highest protocol version spoken here.
 pub const PROTOCOL_VERSION: u32 = 1;
