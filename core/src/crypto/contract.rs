@@ -265,6 +265,58 @@ proptest! {
     }
 
     #[test]
+    fn a_box_opens_for_its_recipient_and_nobody_else(
+        crypto in both(),
+        message in message(),
+        stranger in secret(),
+        at in any::<prop::sample::Index>(),
+        bit in 0..8u32,
+    ) {
+        let [sender, recipient, other] = [&message.sender, &message.recipient, &stranger]
+            .map(|secret| crypto.public_key(secret));
+        let mut entropy = Entropy::from_seed(message.seed);
+        let sealed =
+            crypto.seal_box(&mut entropy, &message.sender, &recipient, &message.body).unwrap();
+        prop_assert_eq!(sealed.ciphertext.len(), message.body.len() + 16);
+        let opened = crypto.open_box(&message.recipient, &sender, &sealed);
+        prop_assert_eq!(opened.as_ref(), Ok(&message.body));
+
+        prop_assert_eq!(crypto.open_box(&stranger, &sender, &sealed), Err(DoesNotOpen));
+        prop_assert_eq!(crypto.open_box(&message.recipient, &other, &sealed), Err(DoesNotOpen));
+        let mut nonce = sealed.clone();
+        nonce.nonce[at.index(24)] ^= 1 << bit;
+        let mut flipped = sealed.clone();
+        let place = at.index(flipped.ciphertext.len());
+        flipped.ciphertext[place] ^= 1 << bit;
+        let mut cut = sealed;
+        cut.ciphertext.truncate(place);
+        for damaged in [nonce, flipped, cut] {
+            prop_assert_eq!(
+                crypto.open_box(&message.recipient, &sender, &damaged),
+                Err(DoesNotOpen)
+            );
+        }
+    }
+
+    #[test]
+    fn a_suite_does_not_open_what_the_other_sealed(crypto in both(), message in message()) {
+        let claimed = message.claimed(crypto);
+        let x1 = message.seal(crypto);
+        prop_assert_eq!(
+            crypto.open_box(&message.recipient, &claimed.sender, &x1),
+            Err(DoesNotOpen)
+        );
+        let mut entropy = Entropy::from_seed(message.seed);
+        let in_box = crypto
+            .seal_box(&mut entropy, &message.sender, &claimed.recipient, &message.body)
+            .unwrap();
+        prop_assert_eq!(
+            crypto.open_x1(&message.recipient, &claimed.context(), &in_box),
+            Err(DoesNotOpen)
+        );
+    }
+
+    #[test]
     fn a_signature_is_for_one_key_and_one_message(
         crypto in both(),
         signer in secret(),
@@ -323,6 +375,10 @@ fn a_key_that_is_no_usable_point_neither_verifies_nor_is_sealed_for() {
         let mut entropy = Entropy::from_seed([0; 32]);
         assert_eq!(
             crypto.seal_x1(&mut entropy, &secret, &context, b"body"),
+            None
+        );
+        assert_eq!(
+            crypto.seal_box(&mut entropy, &secret, &unusable, b"body"),
             None
         );
         let forged = Signature([0; 64]);

@@ -12,6 +12,7 @@ pub mod fingerprint;
 pub mod invite;
 pub mod jcs;
 pub mod real;
+mod secretbox;
 pub mod stand_in;
 #[cfg(test)]
 mod vectors;
@@ -93,6 +94,23 @@ pub trait Crypto: Send + Sync {
         &self,
         recipient: &SecretKey,
         context: &SealContext<'_>,
+        sealed: &Sealed,
+    ) -> Result<Vec<u8>, DoesNotOpen>;
+
+    /// Suite `box`, for peers that offer nothing else. It binds the two keys and no more. `None`
+    /// where the recipient's key is not a usable curve point.
+    fn seal_box(
+        &self,
+        entropy: &mut Entropy,
+        sender: &SecretKey,
+        recipient: &PubKey,
+        plaintext: &[u8],
+    ) -> Option<Sealed>;
+
+    fn open_box(
+        &self,
+        recipient: &SecretKey,
+        sender: &PubKey,
         sealed: &Sealed,
     ) -> Result<Vec<u8>, DoesNotOpen>;
 

@@ -1,4 +1,5 @@
-//! The real primitives: ed25519, and suite `x1` (X25519, HKDF-SHA256, XChaCha20-Poly1305).
+//! The real primitives: ed25519, and the suites `x1` (X25519, HKDF-SHA256, XChaCha20-Poly1305) and
+//! `box` (libsodium's `crypto_box`: X25519, HSalsa20, XSalsa20-Poly1305).
 
 use alloc::vec::Vec;
 
@@ -12,6 +13,7 @@ use x25519_dalek::StaticSecret;
 use zeroize::Zeroizing;
 
 use super::associated_data::{self, SUITE_X1};
+use super::secretbox::SecretBox;
 use super::{Crypto, DoesNotOpen, SealContext, Sealed, SecretKey};
 use crate::entropy::Entropy;
 use crate::id::{Fingerprint, PubKey, Signature};
@@ -65,6 +67,26 @@ impl Crypto for RealCrypto {
             .map_err(|_| DoesNotOpen)
     }
 
+    fn seal_box(
+        &self,
+        entropy: &mut Entropy,
+        sender: &SecretKey,
+        recipient: &PubKey,
+        plaintext: &[u8],
+    ) -> Option<Sealed> {
+        seal_box_with(entropy.bytes(), sender, recipient, plaintext)
+    }
+
+    fn open_box(
+        &self,
+        recipient: &SecretKey,
+        sender: &PubKey,
+        sealed: &Sealed,
+    ) -> Result<Vec<u8>, DoesNotOpen> {
+        let shared = shared_secret(recipient, sender).ok_or(DoesNotOpen)?;
+        SecretBox::between(&shared).open(&sealed.nonce, &sealed.ciphertext)
+    }
+
     fn fingerprint_on_wire(&self, sender: &SecretKey, form_1: &Fingerprint) -> Fingerprint {
         let key = derive_key(sender.expose(), &[FINGERPRINT_INFO]);
         let mut mac =
@@ -93,6 +115,17 @@ fn seal_x1_with(
     let ciphertext = x1_cipher(sender, context.recipient, &aad)?
         .encrypt(&XNonce::from(nonce), payload)
         .ok()?;
+    Some(Sealed { nonce, ciphertext })
+}
+
+fn seal_box_with(
+    nonce: [u8; 24],
+    sender: &SecretKey,
+    recipient: &PubKey,
+    plaintext: &[u8],
+) -> Option<Sealed> {
+    let shared = shared_secret(sender, recipient)?;
+    let ciphertext = SecretBox::between(&shared).seal(&nonce, plaintext);
     Some(Sealed { nonce, ciphertext })
 }
 
@@ -167,6 +200,40 @@ mod tests {
             assert_eq!(hex::encode(&sealed.ciphertext), vector.ciphertext, "{name}");
             let opened = RealCrypto.open_x1(&recipient, &context, &sealed);
             assert_eq!(opened.as_deref(), Ok(plaintext), "{name}");
+        }
+    }
+
+    #[test]
+    fn box_agrees_with_libsodium() {
+        for vector in vectors::boxes() {
+            let name = &vector.name;
+            let sender = vectors::secret(&vector.sender_secret);
+            let recipient = vectors::secret(&vector.recipient_secret);
+            assert_eq!(RealCrypto.public_key(&sender), vector.sender, "{name}");
+            let shared = Some(Zeroizing::new(vectors::bytes(&vector.shared_secret)));
+            assert_eq!(shared_secret(&sender, &vector.recipient), shared, "{name}");
+            assert_eq!(shared_secret(&recipient, &vector.sender), shared, "{name}");
+
+            let nonce = vectors::bytes(&vector.nonce);
+            let plaintext = hex::decode(&vector.plaintext).unwrap();
+            let sealed = seal_box_with(nonce, &sender, &vector.recipient, &plaintext).unwrap();
+            assert_eq!(hex::encode(&sealed.ciphertext), vector.ciphertext, "{name}");
+            let opened = RealCrypto.open_box(&recipient, &vector.sender, &sealed);
+            assert_eq!(opened, Ok(plaintext), "{name}");
+        }
+    }
+
+    #[test]
+    fn ed25519_keys_convert_as_libsodium_converts_them() {
+        for vector in vectors::conversions() {
+            let secret = vectors::secret(&vector.ed25519_secret);
+            assert_eq!(RealCrypto.public_key(&secret), vector.ed25519_public);
+            let scalar = signing_key(&secret).to_scalar_bytes();
+            let clamped = curve25519_dalek::scalar::clamp_integer(scalar);
+            assert_eq!(hex::encode(clamped), vector.x25519_secret);
+            let public = VerifyingKey::from_bytes(&vector.ed25519_public.0).unwrap();
+            let x25519 = public.to_montgomery().to_bytes();
+            assert_eq!(hex::encode(x25519), vector.x25519_public);
         }
     }
 

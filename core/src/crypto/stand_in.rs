@@ -51,11 +51,7 @@ impl Crypto for StandIn {
         }
         let nonce = entropy.bytes();
         let key = pair_key(&self.public_key(sender), context.recipient, context, &nonce);
-        let mut ciphertext = Vec::with_capacity(plaintext.len() + TAG_BYTES);
-        ciphertext.extend_from_slice(plaintext);
-        xor_keystream(&key, &mut ciphertext);
-        ciphertext.extend_from_slice(&tag(&key, plaintext));
-        Some(Sealed { nonce, ciphertext })
+        Some(seal(&key, nonce, plaintext))
     }
 
     fn open_x1(
@@ -64,22 +60,38 @@ impl Crypto for StandIn {
         context: &SealContext<'_>,
         sealed: &Sealed,
     ) -> Result<Vec<u8>, DoesNotOpen> {
-        let (body, given) = sealed
-            .ciphertext
-            .split_last_chunk::<TAG_BYTES>()
-            .ok_or(DoesNotOpen)?;
         let key = pair_key(
             context.sender,
             &self.public_key(recipient),
             context,
             &sealed.nonce,
         );
-        let mut plaintext = body.to_vec();
-        xor_keystream(&key, &mut plaintext);
-        if tag(&key, &plaintext) != *given {
-            return Err(DoesNotOpen);
+        open(&key, sealed)
+    }
+
+    fn seal_box(
+        &self,
+        entropy: &mut Entropy,
+        sender: &SecretKey,
+        recipient: &PubKey,
+        plaintext: &[u8],
+    ) -> Option<Sealed> {
+        if *recipient == UNUSABLE {
+            return None;
         }
-        Ok(plaintext)
+        let nonce = entropy.bytes();
+        let key = box_key(&self.public_key(sender), recipient, &nonce);
+        Some(seal(&key, nonce, plaintext))
+    }
+
+    fn open_box(
+        &self,
+        recipient: &SecretKey,
+        sender: &PubKey,
+        sealed: &Sealed,
+    ) -> Result<Vec<u8>, DoesNotOpen> {
+        let key = box_key(sender, &self.public_key(recipient), &sealed.nonce);
+        open(&key, sealed)
     }
 
     fn fingerprint_on_wire(&self, sender: &SecretKey, form_1: &Fingerprint) -> Fingerprint {
@@ -112,6 +124,37 @@ fn pair_key(
             &associated_data::of(context),
         ],
     )
+}
+
+/// As with the real one, either end can make what the other opens.
+fn box_key(sender: &PubKey, recipient: &PubKey, nonce: &[u8; 24]) -> [u8; 32] {
+    let (low, high) = if sender < recipient {
+        (sender, recipient)
+    } else {
+        (recipient, sender)
+    };
+    hash(b"box", &[&low.0, &high.0, nonce])
+}
+
+fn seal(key: &[u8; 32], nonce: [u8; 24], plaintext: &[u8]) -> Sealed {
+    let mut ciphertext = Vec::with_capacity(plaintext.len() + TAG_BYTES);
+    ciphertext.extend_from_slice(plaintext);
+    xor_keystream(key, &mut ciphertext);
+    ciphertext.extend_from_slice(&tag(key, plaintext));
+    Sealed { nonce, ciphertext }
+}
+
+fn open(key: &[u8; 32], sealed: &Sealed) -> Result<Vec<u8>, DoesNotOpen> {
+    let (body, given) = sealed
+        .ciphertext
+        .split_last_chunk::<TAG_BYTES>()
+        .ok_or(DoesNotOpen)?;
+    let mut plaintext = body.to_vec();
+    xor_keystream(key, &mut plaintext);
+    if tag(key, &plaintext) != *given {
+        return Err(DoesNotOpen);
+    }
+    Ok(plaintext)
 }
 
 fn tag(key: &[u8; 32], plaintext: &[u8]) -> [u8; TAG_BYTES] {

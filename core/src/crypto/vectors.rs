@@ -20,6 +20,23 @@ pub(super) fn x1() -> Vec<X1Vector> {
     file.vectors
 }
 
+pub(super) fn boxes() -> Vec<BoxVector> {
+    box_file().vectors
+}
+
+pub(super) fn conversions() -> Vec<ConversionVector> {
+    box_file().conversions
+}
+
+/// The test of NaCl's own distribution, of X25519 keys.
+pub(super) fn nacl() -> NaclVector {
+    box_file().nacl
+}
+
+fn box_file() -> BoxVectors {
+    serde_json::from_str(include_str!("vectors/box.json")).unwrap()
+}
+
 pub(super) fn secret(hex: &str) -> SecretKey {
     SecretKey::from_bytes(bytes(hex))
 }
@@ -99,5 +116,46 @@ pub(super) struct X1Vector {
     pub(super) plaintext: String,
     pub(super) associated_data: String,
     pub(super) shared_secret: String,
+    pub(super) ciphertext: String,
+}
+
+#[derive(Deserialize)]
+struct BoxVectors {
+    nacl: NaclVector,
+    conversions: Vec<ConversionVector>,
+    vectors: Vec<BoxVector>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct NaclVector {
+    pub(super) alice_secret: String,
+    pub(super) alice_public: String,
+    pub(super) bob_secret: String,
+    pub(super) bob_public: String,
+    pub(super) shared_secret: String,
+    pub(super) first_key: String,
+    pub(super) nonce: String,
+    pub(super) plaintext: String,
+    pub(super) ciphertext: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct ConversionVector {
+    pub(super) ed25519_secret: String,
+    pub(super) ed25519_public: PubKey,
+    pub(super) x25519_public: String,
+    pub(super) x25519_secret: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct BoxVector {
+    pub(super) name: String,
+    pub(super) sender_secret: String,
+    pub(super) sender: PubKey,
+    pub(super) recipient_secret: String,
+    pub(super) recipient: PubKey,
+    pub(super) shared_secret: String,
+    pub(super) nonce: String,
+    pub(super) plaintext: String,
     pub(super) ciphertext: String,
 }
