@@ -31,6 +31,10 @@ pub(super) trait End {
 
     fn text(text: Bytes) -> Input<Self>;
     fn alive() -> Input<Self>;
+    /// No frame of ours is binary: a sign of life.
+    fn binary(_: Bytes) -> Input<Self> {
+        Self::alive()
+    }
     fn ping_sent() -> Input<Self>;
     fn hello(answer: Result<(), HelloCode>) -> Option<Input<Self>>;
     fn closed(close: Close) -> Input<Self>;
@@ -52,6 +56,8 @@ type Input<E> = <<E as End>::Link as Machine>::Input;
 pub(super) enum Sorted<E> {
     Up(E),
     Send(Bytes),
+    #[cfg(feature = "echo")]
+    SendBinary(Bytes),
     Ping,
     Pause,
     Resume,
@@ -82,6 +88,8 @@ enum Queued {
     OfMachine(Bytes),
     /// Of the link itself.
     OfLink(Bytes),
+    #[cfg(feature = "echo")]
+    Binary(Bytes),
     Ping,
 }
 
@@ -285,6 +293,7 @@ where
     async fn take(&mut self, incoming: Incoming) -> bool {
         match incoming {
             Incoming::Text(text) => self.feed(E::text(text)).await,
+            Incoming::Binary(bytes) => self.feed(E::binary(bytes)).await,
             Incoming::Alive => self.feed(E::alive()).await,
             Incoming::Broken(close) => {
                 self.broken = true;
@@ -367,6 +376,8 @@ where
             match self.end.sort(output) {
                 Sorted::Up(event) => self.upstream.deliver(event).await,
                 Sorted::Send(frame) => self.queue.push_back(Queued::OfLink(frame)),
+                #[cfg(feature = "echo")]
+                Sorted::SendBinary(bytes) => self.queue.push_back(Queued::Binary(bytes)),
                 Sorted::Ping => self.queue.push_back(Queued::Ping),
                 Sorted::Pause => self.paused_by_link = true,
                 Sorted::Resume => self.paused_by_link = false,
@@ -489,7 +500,7 @@ impl Listening {
         while *self == Self::ForClose {
             match socket.poll_read(cx) {
                 Poll::Pending => return,
-                Poll::Ready(Incoming::Text(_) | Incoming::Alive) => {}
+                Poll::Ready(Incoming::Text(_) | Incoming::Binary(_) | Incoming::Alive) => {}
                 Poll::Ready(Incoming::Broken(_)) => *self = Self::ForEnd,
                 Poll::Ready(Incoming::Close(_) | Incoming::Gone) => *self = Self::Done,
             }
@@ -512,6 +523,8 @@ impl Flushed {
                 self.held += frame.len();
             }
             Queued::OfLink(frame) => self.held += frame.len(),
+            #[cfg(feature = "echo")]
+            Queued::Binary(bytes) => self.held += bytes.len(),
             Queued::Ping => self.pings += 1,
         }
     }
@@ -525,6 +538,8 @@ impl Queued {
                 Ok(text) => Message::Text(text),
                 Err(error) => unreachable!("a frame of ours is not utf-8: {error}"),
             },
+            #[cfg(feature = "echo")]
+            Self::Binary(bytes) => Message::Binary(bytes),
             Self::Ping => Message::Ping(Bytes::new()),
         }
     }

@@ -6,6 +6,8 @@
 
 mod client;
 mod connection;
+#[cfg(feature = "echo")]
+pub mod echo;
 mod server;
 mod socket;
 

@@ -80,17 +80,13 @@ pub async fn run_server_connection<S, L, C, U>(
     C: Clock,
     U: Upstream<FromClient>,
 {
-    let upgraded = match upgrade.0.await {
-        Ok(upgraded) => upgraded,
+    let mut socket = match upgrade.socket::<S>().await {
+        Ok(socket) => socket,
         Err(error) => {
             tracing::debug!(%conn, %error, "the client went before its upgrade");
             return;
         }
     };
-    let Ok(parts) = upgraded.downcast::<TokioIo<S>>() else {
-        unreachable!("the HTTP server runs over another stream type than its caller says");
-    };
-    let mut socket = Socket::new(parts.io.into_inner(), parts.read_buf.to_vec(), Role::Server);
     socket.admit_hello_only();
     let end = ServerEnd {
         link: std::marker::PhantomData,
@@ -99,6 +95,19 @@ pub async fn run_server_connection<S, L, C, U>(
     Connection::new(end, link, clock, commands, upstream)
         .run(&mut socket)
         .await;
+}
+
+impl Upgrade {
+    pub(super) async fn socket<S>(self) -> hyper::Result<Socket<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Ok(parts) = self.0.await?.downcast::<TokioIo<S>>() else {
+            unreachable!("the HTTP server runs over another stream type than its caller says");
+        };
+        let (stream, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
+        Ok(Socket::new(stream, read, Role::Server))
+    }
 }
 
 struct ServerEnd<L> {

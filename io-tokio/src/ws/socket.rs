@@ -32,7 +32,8 @@ pub(super) struct Socket<S> {
 /// What came in.
 pub(super) enum Incoming {
     Text(Bytes),
-    /// Ping, pong or a binary message: a sign of life, nothing more.
+    Binary(Bytes),
+    /// Ping or pong.
     Alive,
     /// The other side's close frame; the reply is queued.
     Close(Close),
@@ -69,7 +70,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.admit(FRAME_BYTES);
     }
 
-    fn admit(&mut self, bytes: usize) {
+    pub(super) fn admit(&mut self, bytes: usize) {
         self.protocol.set_config(|config| {
             config.max_message_size = Some(bytes);
             config.max_frame_size = Some(bytes);
@@ -87,7 +88,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 self.unflushed = true;
                 Incoming::Alive
             }
-            Ok(Message::Pong(_) | Message::Binary(_) | Message::Frame(_)) => Incoming::Alive,
+            Ok(Message::Binary(bytes)) => Incoming::Binary(bytes),
+            Ok(Message::Pong(_) | Message::Frame(_)) => Incoming::Alive,
             Ok(Message::Close(frame)) => {
                 self.unflushed = true;
                 Incoming::Close(frame.map_or_else(no_status, |frame| {
