@@ -36,6 +36,7 @@ pub(crate) struct Reading {
     pub(crate) present: usize,
     pub(crate) in_grace: usize,
     pub(crate) connections: usize,
+    pub(crate) quiet: usize,
     pub(crate) ready: bool,
 }
 
@@ -58,6 +59,7 @@ impl Observed {
         reading.stats = *self.mesh.stats();
         reading.present = self.mesh.present_peers();
         reading.connections = self.mesh.connections();
+        reading.quiet = self.mesh.quiet_connections();
         reading.ready = self.mesh.is_ready();
         let stale = self
             .counted_at
@@ -290,7 +292,7 @@ type Family = (
     fn(&Reading) -> u64,
 );
 
-const FAMILIES: [Family; 14] = [
+const FAMILIES: [Family; 20] = [
     (
         "bowline_broker_mesh_connections",
         "gauge",
@@ -374,6 +376,42 @@ const FAMILIES: [Family; 14] = [
         "counter",
         "Times that the store would not take a write.",
         |r| r.stats.stalls,
+    ),
+    (
+        "bowline_broker_kicks_total",
+        "counter",
+        "Peers put out by a kick.",
+        |r| r.stats.kicks,
+    ),
+    (
+        "bowline_broker_disconnects_total",
+        "counter",
+        "Peers whose connections an admin had closed.",
+        |r| r.stats.disconnects,
+    ),
+    (
+        "bowline_broker_bans_total",
+        "counter",
+        "Members banned.",
+        |r| r.stats.bans,
+    ),
+    (
+        "bowline_broker_unbans_total",
+        "counter",
+        "Bans taken back.",
+        |r| r.stats.unbans,
+    ),
+    (
+        "bowline_broker_quiet_hellos_total",
+        "counter",
+        "Hellos of connections for sending only.",
+        |r| r.stats.quiet_hellos,
+    ),
+    (
+        "bowline_broker_quiet_connections",
+        "gauge",
+        "Connections for sending only.",
+        |r| r.quiet as u64,
     ),
 ];
 

@@ -88,13 +88,14 @@ fn every_kind_of_frame_is_in_the_corpus() {
         kinds("client_", &|bytes| kind(&encode_client(
             &decode_client(bytes).unwrap()
         ))),
-        "bye client_ack hello join_group leave_group list_peers ping send session_hello \
-         set_profile set_stats set_status set_summary set_visible"
+        "ban bye client_ack disconnect hello join_group kick leave_group list_bans list_peers \
+         ping send session_hello set_profile set_stats set_status set_summary set_visible unban"
     );
     assert_eq!(
         kinds("broker_", &|bytes| kind(&encode_broker(
             &decode_broker(bytes).unwrap()
         ))),
-        "ack error event hello_ack ok peers_list pong push stream"
+        "ack ban_ack disconnect_ack error event hello_ack kick_ack list_bans_result ok peers_list \
+         pong push stream unban_ack"
     );
 }

@@ -78,6 +78,7 @@ impl Ends {
             session_id: "s1".into(),
             about: About::default(),
             resume: None,
+            quiet: false,
             clock_offset_ms: 0,
         };
         let config = ServerLinkConfig { started: STARTED };

@@ -169,6 +169,7 @@ impl Puppet {
                 ..About::default()
             },
             resume: process.and_then(|process| process.resume),
+            quiet: false,
             clock_offset_ms: process.map_or(0, |process| process.clock_offset_ms),
         }
     }
@@ -251,6 +252,11 @@ impl Puppet {
             | BrokerFrame::Receipt(_)
             | BrokerFrame::MessageStatusResult(_)
             | BrokerFrame::ExplainResult(_)
+            | BrokerFrame::KickAck(_)
+            | BrokerFrame::DisconnectAck(_)
+            | BrokerFrame::BanAck(_)
+            | BrokerFrame::UnbanAck(_)
+            | BrokerFrame::ListBansResult(_)
             | BrokerFrame::Error(_)
             | BrokerFrame::Ok { .. }
             | BrokerFrame::Pong { .. }

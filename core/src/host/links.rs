@@ -127,6 +127,11 @@ impl Host {
             BrokerFrame::Receipt(_)
             | BrokerFrame::MessageStatusResult(_)
             | BrokerFrame::ExplainResult(_) => {}
+            BrokerFrame::KickAck(_)
+            | BrokerFrame::DisconnectAck(_)
+            | BrokerFrame::BanAck(_)
+            | BrokerFrame::UnbanAck(_)
+            | BrokerFrame::ListBansResult(_) => {}
             BrokerFrame::HelloAck(_) | BrokerFrame::Ok { .. } | BrokerFrame::Unknown => {}
         }
     }
@@ -383,6 +388,7 @@ impl Host {
             about,
             // The uplink knows what it saw, and its broker's clock.
             resume: None,
+            quiet: false,
             clock_offset_ms: 0,
         })
     }

@@ -130,7 +130,8 @@ pub(super) fn sign(plan: &DialPlan, crypto: &dyn Crypto, now: Wall) -> ClientFra
     let offer = Offer {
         protocol_version: Some(PROTOCOL_VERSION),
         capabilities: Capabilities::ours(),
-        resume: plan.resume,
+        resume: plan.resume.filter(|_| !plan.quiet),
+        quiet: plan.quiet,
         ..Offer::default()
     };
     match &plan.session {

@@ -63,6 +63,8 @@ pub struct DialPlan {
     pub session_id: SessionId,
     pub about: About,
     pub resume: Option<Resume>,
+    /// To send only: nothing is joined, told or pushed.
+    pub quiet: bool,
     /// The broker's clock minus ours, in ms.
     pub clock_offset_ms: i64,
 }

@@ -449,7 +449,12 @@ fn req_id_of(frame: &ClientFrame) -> Option<ReqId> {
         | ClientFrame::LeaveGroup { req_id, .. }
         | ClientFrame::SetVisible { req_id, .. }
         | ClientFrame::SetProfile { req_id, .. }
-        | ClientFrame::SetStats { req_id, .. } => req_id.clone(),
+        | ClientFrame::SetStats { req_id, .. }
+        | ClientFrame::Kick { req_id, .. }
+        | ClientFrame::Disconnect { req_id, .. }
+        | ClientFrame::Ban { req_id, .. }
+        | ClientFrame::Unban { req_id, .. }
+        | ClientFrame::ListBans { req_id, .. } => req_id.clone(),
         ClientFrame::Seen(seen) => seen.req_id.clone(),
         ClientFrame::MessageStatus(status) => status.req_id.clone(),
         ClientFrame::Explain(explain) => explain.req_id.clone(),

@@ -16,13 +16,13 @@ use super::{VerifiedHello, Why, client, server};
 use crate::crypto::attestation::{Attestation, Form};
 use crate::crypto::stand_in::StandIn;
 use crate::crypto::{Crypto, SecretKey, canonical};
-use crate::id::{MeshId, PeerKey, Role};
+use crate::id::{Epoch, MeshId, PeerKey, Role};
 use crate::limits::{HELD_FRAMES_AT_HELLO, Limits};
 use crate::machine::Machine;
 use crate::mark::Mark;
 use crate::time::{Mono, Now, Wall};
 use crate::wire::broker::{HelloAck, MemberProfile};
-use crate::wire::client::About;
+use crate::wire::client::{About, Resume};
 use crate::wire::feature::{Features, SEALING};
 use crate::wire::{BrokerFrame, ClientFrame, Close, decode_broker, encode_broker};
 
@@ -74,6 +74,7 @@ fn plan(role: Option<Role>) -> DialPlan {
             ..About::default()
         },
         resume: None,
+        quiet: false,
         clock_offset_ms: 0,
     }
 }
@@ -189,6 +190,38 @@ mod hello_at_the_broker {
         assert_eq!(verified.key, PeerKey::Member("p1".into()));
         assert_eq!(verified.pubkey, StandIn.public_key(&secret(1)));
         assert_eq!(verified.attestation, None);
+    }
+
+    #[test]
+    fn a_quiet_hello_is_verified_in_full_and_resumes_nothing() {
+        for role in [None, Some(Role::Session)] {
+            let resume = Some(Resume {
+                epoch: Epoch([1; 16]),
+                count: 3,
+            });
+            let quiet = DialPlan {
+                quiet: true,
+                resume,
+                ..plan(role)
+            };
+            let bytes = hello(quiet, 0);
+            let verified = attach(feed(
+                &mut server_link(),
+                0,
+                server::Input::Text(bytes.clone()),
+            ));
+            assert!(verified.offer.is_quiet());
+            assert_eq!(verified.offer.resume, None);
+            let mut forged = json_of(&bytes);
+            forged["signature"] = json!("00".repeat(64));
+            assert_eq!(refused_code(&forged), "bad_signature");
+        }
+        let loud = attach(feed(
+            &mut server_link(),
+            0,
+            server::Input::Text(hello(plan(None), 0)),
+        ));
+        assert!(!loud.offer.is_quiet());
     }
 
     #[test]

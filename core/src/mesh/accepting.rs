@@ -166,11 +166,7 @@ impl Mesh {
         {
             return Err(bad_request("the seal is of an unknown suite"));
         }
-        let own = self
-            .peers
-            .get(&conn.peer)
-            .and_then(|peer| peer.row.as_ref());
-        if own.is_some_and(|row| row.pubkey == target && matches!(row.key, PeerKey::Session(_))) {
+        if conn.peer == PeerKey::Session(target) {
             return Err(bad_request("the target is the sender itself"));
         }
         let fingerprint = send
@@ -320,6 +316,10 @@ impl Mesh {
                 "no such peer in this mesh",
             ));
         };
+        if self.is_banned(&recipient) {
+            self.marks.hit(Mark::MailToBanned);
+            return Err(permanent(SendCode::Forbidden, "the recipient is banned"));
+        }
         let limits = &self.config.limits;
         let (most_messages, most_bytes) = (limits.owed_messages, limits.owed_bytes);
         let rate = self.send_rate();
@@ -352,10 +352,7 @@ impl Mesh {
             return known.then(|| key.clone());
         }
         let member = self.roster.by_pubkey(target)?;
-        member
-            .revoked_at
-            .is_none()
-            .then(|| PeerKey::Member(member.id.clone()))
+        Some(PeerKey::Member(member.id.clone()))
     }
 
     /// Dedupe record, message and delivery become durable together or not at all.
@@ -469,6 +466,10 @@ impl Mesh {
     /// As whom the connection sends: the key whose secret may have sealed it, its member, its name.
     fn signature_of(&self, id: ConnId) -> Option<(PubKey, MemberId, String)> {
         let conn = self.conns.get(&id)?;
+        if let Some(quiet) = &conn.quiet {
+            let pubkey = conn.session_pubkey.unwrap_or(quiet.pubkey);
+            return Some((pubkey, quiet.member.clone(), quiet.name.clone()));
+        }
         let row = self.peers.get(&conn.peer)?.row.as_ref()?;
         let pubkey = conn.session_pubkey.unwrap_or(row.pubkey);
         Some((

@@ -41,6 +41,15 @@ impl Mesh {
             });
             return;
         }
+        if self.kicked.take(&hello.key, now.mono) {
+            self.marks.hit(Mark::KickToldLate);
+            let close = Close::new(Close::KICKED, "kicked");
+            self.out.push(Output::Close { conn: id, close });
+            return;
+        }
+        if hello.offer.is_quiet() {
+            return self.attach_quiet(now, id, &hello, &member, features);
+        }
         let key = hello.key.clone();
         let offered = offered(&hello);
         let most = lease::connections_most(hello.role);
@@ -72,6 +81,7 @@ impl Mesh {
         }
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.passed_over = 0;
+            peer.heard_at = now.mono;
         }
         self.conns
             .insert(id, Conn::new(id, key.clone(), &offered, now.mono));
@@ -84,6 +94,9 @@ impl Mesh {
 
     /// The connection is gone. If it was replaced, or cut off by us, nobody is interested.
     pub(super) fn closed(&mut self, now: Now, id: ConnId) {
+        if self.quiet_closed(id) {
+            return;
+        }
         let Some(key) = self.drop_conn(id) else {
             self.marks.hit(Mark::LateClose);
             return;
@@ -102,22 +115,29 @@ impl Mesh {
         }
     }
 
-    /// The frame `bye`: the only thing a peer can say that ends its lease at once.
+    /// The frame `bye`: the only thing a peer can say that ends its own lease at once.
     pub(super) fn bye(&mut self, now: Now, id: ConnId) {
         let Some(key) = self.conns.get(&id).map(|conn| conn.peer.clone()) else {
             return;
         };
         self.marks.hit(Mark::LeaseBye);
-        let ended = self.peers.get_mut(&key).and_then(|peer| peer.lease.end());
-        for conn in ended.into_iter().flatten() {
+        self.end_lease(now, &key, &closed_by_bye());
+    }
+
+    /// At once, with its connections. False where there was none.
+    pub(super) fn end_lease(&mut self, now: Now, key: &PeerKey, close: &Close) -> bool {
+        let ended = self.peers.get_mut(key).and_then(|peer| peer.lease.end());
+        let Some(conns) = ended else { return false };
+        for conn in conns {
             self.drop_conn(conn);
             self.out.push(Output::Close {
                 conn,
-                close: closed_by_bye(),
+                close: close.clone(),
             });
         }
         self.timers.cancel(&Why::Grace(key.clone()));
-        self.left(now, &key);
+        self.left(now, key);
+        true
     }
 
     pub(super) fn grace_ended(&mut self, now: Now, key: &PeerKey) {
@@ -193,7 +213,11 @@ impl Mesh {
             .get(&hello.key)
             .is_some_and(|peer| peer.lease.is_present());
         // A reattach is never refused for capacity.
-        if !present && !self.has_room(now.wall, &member, hello) {
+        let has_room = match hello.offer.is_quiet() {
+            true => self.has_room_for_quiet(now.wall, &member, hello),
+            false => present || self.has_room(now.wall, &member, hello),
+        };
+        if !has_room {
             return Err(HelloCode::Capacity);
         }
         Ok(member)
@@ -220,9 +244,11 @@ impl Mesh {
         if of_member.present_sessions >= SESSIONS_PER_MEMBER {
             return false;
         }
-        if known {
-            return true;
-        }
+        known || self.may_bring_new_key(now, member)
+    }
+
+    pub(super) fn may_bring_new_key(&mut self, now: Wall, member: &MemberRow) -> bool {
+        let of_member = self.members.entry(member.id.clone()).or_default();
         let day = now.0 / 86_400_000;
         if of_member.day != day {
             (of_member.day, of_member.new_keys) = (day, 0);
@@ -231,13 +257,15 @@ impl Mesh {
         of_member.new_keys <= SESSION_KEYS_PER_MEMBER_A_DAY
     }
 
-    /// Forgets the peer that has been away for longest and is owed nothing. False: there is none.
-    fn forget_one(&mut self) -> bool {
+    /// Forgets the peer that has been away for longest and is owed nothing, those before all that
+    /// only ever sent quietly. False: there is none.
+    pub(super) fn forget_one(&mut self) -> bool {
         let oldest = self
             .peers
             .iter()
             .filter(|(_, peer)| !peer.lease.is_present() && peer.owed.messages() == 0)
-            .filter_map(|(key, peer)| Some((peer.row.as_ref()?.last_seen, key.clone())))
+            .filter(|(key, _)| !self.quiet.contains_key(key))
+            .map(|(key, peer)| (peer.row.as_ref().map(|row| row.last_seen), key.clone()))
             .min();
         let Some((_, key)) = oldest else { return false };
         if let Some(row) = self.peers.remove(&key).and_then(|peer| peer.row) {
@@ -462,7 +490,7 @@ impl Mesh {
     }
 }
 
-fn offered(hello: &VerifiedHello) -> Offered {
+pub(super) fn offered(hello: &VerifiedHello) -> Offered {
     let capabilities = &hello.offer.capabilities;
     Offered {
         session_pubkey: hello.session_pubkey,

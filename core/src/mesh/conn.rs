@@ -1,8 +1,9 @@
 //! A connection as the mesh sees it: what was handed to it, what left, what waits behind a look-up.
 
 use alloc::collections::VecDeque;
+use alloc::string::String;
 
-use crate::id::{ConnId, MessageSeq, PeerKey, PubKey};
+use crate::id::{ConnId, MemberId, MessageSeq, PeerKey, PubKey};
 use crate::limits::{HELD_BYTES_BEHIND_LOOK_UP, HELD_FRAMES_BEHIND_LOOK_UP};
 use crate::time::Mono;
 use crate::wire::ClientFrame;
@@ -13,6 +14,8 @@ pub struct Conn {
     pub peer: PeerKey,
     /// The key whose secret may have sealed what it sends: unproven, in a member's hello.
     pub session_pubkey: Option<PubKey>,
+    /// It sends only, and is no connection of a lease.
+    pub quiet: Option<Quiet>,
     pub features: bool,
     pub live1: bool,
     pub resume1: bool,
@@ -36,6 +39,14 @@ struct Held {
     paused: bool,
 }
 
+/// As whom a quiet connection sends: there may be no lease that says it.
+#[derive(Debug)]
+pub struct Quiet {
+    pub pubkey: PubKey,
+    pub member: MemberId,
+    pub name: String,
+}
+
 /// What a hello said of the connection.
 #[derive(Debug)]
 pub struct Offered {
@@ -53,6 +64,7 @@ impl Conn {
             id,
             peer,
             session_pubkey: offered.session_pubkey,
+            quiet: None,
             features: offered.features,
             live1: offered.live1,
             resume1: offered.resume1,

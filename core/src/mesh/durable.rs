@@ -11,6 +11,10 @@ impl Mesh {
     pub fn durable(&self) -> String {
         let mut text = format!("last message {}\n{:#?}\n", self.last_seq.0, self.roster);
         for (key, peer) in &self.peers {
+            // Who only ever sent, over a quiet connection.
+            if peer.row.is_none() && peer.owed.messages() == 0 {
+                continue;
+            }
             let (messages, bytes) = (peer.owed.messages(), peer.owed.bytes());
             text += &format!("{key} is owed {messages} messages, {bytes} bytes\n");
             text += &format!("{:#?}\n", peer.row);

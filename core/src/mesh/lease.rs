@@ -1,6 +1,6 @@
 //! The lease: keeps a peer present while its connections come and go.
 //!
-//! | state \ event | hello accepted | its connection closed | grace timer | `bye` | owner late |
+//! | state \ event | hello accepted | its connection closed | grace timer | `bye`, kick, ban | owner late |
 //! |---|---|---|---|---|---|
 //! | gone | → live: joined | – | – | – | – |
 //! | live(conns) | one allowed: replace; many: add | last one: → grace | impossible | → gone: left | stays live |

@@ -2,8 +2,9 @@
 //!
 //! It is composed of parts that know nothing of one another: [`lease`] (who is here), [`stream`]
 //! (what a peer is told), [`delivery`] (what a peer is owed), [`roster`] (who belongs), [`hellos`],
-//! [`limiter`], [`presence`] and [`crate::dedupe`]. A part returns facts; the files named after an
-//! activity wire them: [`attaching`], [`accepting`], [`delivering`], [`telling`], [`joining`].
+//! [`kicked`], [`limiter`], [`presence`] and [`crate::dedupe`]. A part returns facts; the files named after an
+//! activity wire them: [`attaching`], [`quiet`], [`accepting`], [`delivering`], [`telling`],
+//! [`joining`], [`moderation`].
 //!
 //! Invariants:
 //! - **What promises durability leaves through the gate** ([`Promise`]): acks of accepts, pushes,
@@ -22,10 +23,13 @@ mod hellos;
 pub mod http;
 mod io;
 mod joining;
+mod kicked;
 mod lease;
 mod limiter;
+mod moderation;
 mod peer;
 mod presence;
+mod quiet;
 mod roster;
 mod stream;
 mod telling;
@@ -44,6 +48,7 @@ use self::accepting::{PendingAck, PendingSend};
 use self::conn::Conn;
 use self::delivery::{Owed, Page};
 use self::hellos::SeenHellos;
+use self::kicked::Kicked;
 use self::lease::Lease;
 use self::limiter::{Bucket, Rate};
 use self::peer::Peer;
@@ -85,6 +90,9 @@ pub struct Mesh {
     by_pubkey: BTreeMap<PubKey, PeerKey>,
     members: BTreeMap<MemberId, MemberUse>,
     conns: BTreeMap<ConnId, Conn>,
+    /// Those of `conns` that send only: of no lease, one a key.
+    quiet: BTreeMap<PeerKey, ConnId>,
+    kicked: Kicked,
     dedupe: Dedupe<(PeerKey, ClientMessageId), DedupeRow>,
     last_seq: MessageSeq,
     /// Answers that wait for durability, by order of accept, and with it of their deadlines.
@@ -151,6 +159,8 @@ enum Continue {
 #[derive(Debug, Default)]
 struct MemberUse {
     present_sessions: usize,
+    /// Quiet connections.
+    quiet: usize,
     /// New session keys on this day.
     day: u64,
     new_keys: u32,
@@ -173,6 +183,13 @@ pub struct Stats {
     pub resume_misses: u64,
     pub look_ups: u64,
     pub stalls: u64,
+    /// Leases and quiet connections ended by `kick`.
+    pub kicks: u64,
+    /// Peers whose connections were closed by `disconnect`.
+    pub disconnects: u64,
+    pub bans: u64,
+    pub unbans: u64,
+    pub quiet_hellos: u64,
 }
 
 impl Mesh {
@@ -190,6 +207,8 @@ impl Mesh {
             by_pubkey: BTreeMap::new(),
             members: BTreeMap::new(),
             conns: BTreeMap::new(),
+            quiet: BTreeMap::new(),
+            kicked: Kicked::default(),
             dedupe: Dedupe::new(config.limits.dedupe_cache),
             last_seq: recovered.last_seq,
             acks: BTreeMap::new(),
@@ -318,6 +337,11 @@ impl Mesh {
                 (HELD_FRAMES_BEHIND_LOOK_UP + INPUTS_WAITING) as u64,
             ),
             (
+                "kicked",
+                self.kicked.len() as u64,
+                (KNOWN_ABSENT_PER_MESH + MEMBERS_PER_MESH) as u64,
+            ),
+            (
                 "unpersisted",
                 self.ledger.unpersisted() as u64,
                 4 * UNPERSISTED_TXNS as u64
@@ -371,6 +395,7 @@ impl Mesh {
             passed_over: 0,
             sends: Bucket::full(now, sends),
             look_ups: Bucket::full(now, look_ups),
+            heard_at: now,
             announced: false,
             stats: None,
         })

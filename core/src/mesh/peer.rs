@@ -8,6 +8,7 @@ use super::limiter::Bucket;
 use super::stream::Stream;
 use crate::id::ConnId;
 use crate::store::mesh::PeerRow;
+use crate::time::Mono;
 
 #[derive(Debug)]
 pub struct Peer {
@@ -23,6 +24,8 @@ pub struct Peer {
     pub passed_over: usize,
     pub sends: Bucket,
     pub look_ups: Bucket,
+    /// When it last said anything but a sign of life.
+    pub heard_at: Mono,
     /// Others were told that it is here, and not yet that it left.
     pub announced: bool,
     /// Kept in memory only.

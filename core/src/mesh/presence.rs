@@ -68,7 +68,13 @@ pub fn display_name(row: &PeerRow) -> String {
         .about
         .display_name
         .clone()
-        .unwrap_or_else(|| row.pubkey.to_string().chars().take(8).collect())
+        .unwrap_or_else(|| short_name(&row.pubkey))
+}
+
+/// The start of a key, for those who gave no name.
+#[must_use]
+pub fn short_name(pubkey: &PubKey) -> String {
+    pubkey.to_string().chars().take(8).collect()
 }
 
 /// A peer as a listing shows it. `bowline`: to a client that asked for features.

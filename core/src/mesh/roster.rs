@@ -55,6 +55,30 @@ impl Roster {
         self.members.get(self.by_pubkey.get(key)?)
     }
 
+    /// By the name that they joined under.
+    pub fn called<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a MemberRow> {
+        self.members
+            .values()
+            .filter(move |member| member.display_name == name)
+    }
+
+    /// Those who are banned, and since when.
+    pub fn banned(&self) -> impl Iterator<Item = (&MemberRow, Wall)> {
+        self.members
+            .values()
+            .filter_map(|member| Some((member, member.revoked_at?)))
+    }
+
+    /// Bans, or takes a ban back. The row to be stored, if that is a change.
+    pub fn set_revoked(&mut self, id: &MemberId, at: Option<Wall>) -> Option<MemberRow> {
+        let member = self.members.get_mut(id)?;
+        if member.revoked_at.is_some() == at.is_some() {
+            return None;
+        }
+        member.revoked_at = at;
+        Some(member.clone())
+    }
+
     /// The same key twice burns no use.
     pub fn join(
         &mut self,

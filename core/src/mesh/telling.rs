@@ -32,6 +32,9 @@ impl Mesh {
         let Some(conn) = self.conns.get_mut(&id) else {
             return;
         };
+        if let Some(peer) = self.peers.get_mut(&conn.peer) {
+            peer.heard_at = now.mono;
+        }
         if !conn.is_holding() {
             self.handle_frame(now, id, frame);
             return;
@@ -44,6 +47,9 @@ impl Mesh {
     }
 
     pub(super) fn handle_frame(&mut self, now: Now, id: ConnId, frame: ClientFrame) -> Then {
+        let Some(frame) = self.heard_on(id, frame) else {
+            return Then::Done;
+        };
         match frame {
             ClientFrame::Send(send) => {
                 let loads = self.loads.len();
@@ -116,6 +122,13 @@ impl Mesh {
                 }
                 self.reply_ok(now, id, req_id);
             }
+            ClientFrame::Kick { whom, req_id } => self.on_kick(now, id, &whom, req_id),
+            ClientFrame::Disconnect { whom, req_id } => self.on_disconnect(now, id, &whom, req_id),
+            ClientFrame::Ban { target, req_id } => self.on_ban(now, id, &target, req_id),
+            ClientFrame::Unban { target, req_id } => self.on_unban(now, id, &target, req_id),
+            ClientFrame::ListBans { after, req_id } => {
+                self.on_list_bans(id, after.as_deref(), req_id);
+            }
             ClientFrame::Bye => self.bye(now, id),
             ClientFrame::Seen(_) | ClientFrame::MessageStatus(_) | ClientFrame::Explain(_)
             // The link answers these itself.
@@ -165,7 +178,8 @@ impl Mesh {
     /// falls out of the ring is a slow consumer.
     pub(super) fn pump_stream(&mut self, now: Now, id: ConnId) {
         let full = self.config.limits.queued_bytes;
-        let Some(conn) = self.conns.get_mut(&id) else {
+        let conn = self.conns.get_mut(&id);
+        let Some(conn) = conn.filter(|conn| conn.quiet.is_none()) else {
             return;
         };
         let stream = self
@@ -367,7 +381,7 @@ impl Mesh {
     }
 
     /// What was registered is promised when it will be there after a restart.
-    fn reply_when_durable(&mut self, now: Now, conn: ConnId, frame: BrokerFrame) {
+    pub(super) fn reply_when_durable(&mut self, now: Now, conn: ConnId, frame: BrokerFrame) {
         let txn = self.ledger.current();
         match self.gate.pass(txn, Promise::Reply { conn, frame }) {
             Ok(durable) => self.keep(now, durable),

@@ -20,6 +20,9 @@ use crate::wire::client::{About, ClientAck, Group, Offer, Resume, Send};
 use crate::wire::feature::Capabilities;
 use crate::wire::{Base64Body, BrokerFrame, ClientFrame, Priority, Status, decode_broker};
 
+mod moderation;
+mod quiet;
+
 struct Rig {
     mesh: Mesh,
     now: Now,
@@ -49,7 +52,11 @@ impl Rig {
                 id: format!("member-{n}").into(),
                 pubkey: PubKey([100 + n; 32]),
                 display_name: format!("Member {n}"),
-                role: MemberRole::Member,
+                role: if n == 3 {
+                    MemberRole::Admin
+                } else {
+                    MemberRole::Member
+                },
                 joined_at: Wall(0),
                 revoked_at: None,
             }));
@@ -303,7 +310,8 @@ fn kind(kind: crate::wire::broker::EventKind) -> &'static str {
     }
 }
 
-/// Sessions 1 to 9 belong to the first member, 10 to 19 to the second.
+/// Sessions 1 to 9 belong to the first member, 10 to 19 to the second, 20 to 29 to the third, an
+/// admin.
 fn hello(who: u8, wall: Wall, unique: u8) -> VerifiedHello {
     let pubkey = PubKey([who; 32]);
     VerifiedHello {

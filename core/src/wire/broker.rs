@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::body::{Base64Body, Nonce};
 use super::client::{Group, Profile, ReqId};
 use super::feature::{Capabilities, Features};
+use super::moderation::{BanAck, BansResult, DisconnectAck, KickAck, UnbanAck};
 use super::receipt::{ExplainResult, MessageStatusResult, Receipt};
 use super::{Priority, Status};
 use crate::crypto::attestation::Attestation;
@@ -31,6 +32,11 @@ pub enum BrokerFrame {
     Receipt(Receipt),
     MessageStatusResult(MessageStatusResult),
     ExplainResult(alloc::boxed::Box<ExplainResult>),
+    KickAck(KickAck),
+    DisconnectAck(DisconnectAck),
+    BanAck(BanAck),
+    UnbanAck(UnbanAck),
+    ListBansResult(BansResult),
     Error(ErrorFrame),
     Ok {
         #[serde(rename = "_reqId", skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::body::{Base64Body, Nonce};
-use super::feature::{Capabilities, Require};
+use super::feature::{Capabilities, QUIET1, Require};
+use super::moderation::Whom;
 use super::receipt::{Explain, MessageStatus, Seen};
 use super::{Priority, Status};
 use crate::crypto::attestation::Attestation;
@@ -84,6 +85,35 @@ pub enum ClientFrame {
     Seen(Seen),
     MessageStatus(MessageStatus),
     Explain(Explain),
+    Kick {
+        #[serde(flatten)]
+        whom: Whom,
+        #[serde(rename = "_reqId", skip_serializing_if = "Option::is_none")]
+        req_id: Option<ReqId>,
+    },
+    Disconnect {
+        #[serde(flatten)]
+        whom: Whom,
+        #[serde(rename = "_reqId", skip_serializing_if = "Option::is_none")]
+        req_id: Option<ReqId>,
+    },
+    Ban {
+        target: String,
+        #[serde(rename = "_reqId", skip_serializing_if = "Option::is_none")]
+        req_id: Option<ReqId>,
+    },
+    Unban {
+        target: String,
+        #[serde(rename = "_reqId", skip_serializing_if = "Option::is_none")]
+        req_id: Option<ReqId>,
+    },
+    ListBans {
+        /// A member's key, as `next` of the page before said.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+        #[serde(rename = "_reqId", skip_serializing_if = "Option::is_none")]
+        req_id: Option<ReqId>,
+    },
     Bye,
     Ping {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -210,6 +240,14 @@ pub struct Offer {
     /// Authenticates a key for sending only.
     #[serde(default, skip_serializing_if = "core::ops::Not::not")]
     pub quiet: bool,
+}
+
+impl Offer {
+    /// `quiet` counts for those who say that they know what it is.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.quiet && self.capabilities.has(QUIET1)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -22,7 +22,7 @@ use super::client::{
     About, ClientAck, ClientFrame, MemberHello, Profile, ReqId, Send, SessionHello,
 };
 use super::receipt::{Explain, MESSAGE_ID_PREFIX, MessageStatus, Seen};
-use super::{HelloCode, Status};
+use super::{HelloCode, Status, moderation};
 use crate::id::PubKey;
 use crate::limits::{
     HELLO_FRAME_BYTES, HOSTNAME_BYTES, ID_BYTES, MENTIONS, NAME_BYTES, PATH_BYTES,
@@ -113,6 +113,23 @@ pub fn decode_client(text: &[u8]) -> Result<ClientFrame, ClientDecodeError> {
         "seen" => read(text).and_then(checked_seen),
         "message_status" => read(text).and_then(checked_message_status),
         "explain" => read(text).and_then(checked_explain),
+        "kick" => moderation::whom(text).map(|whom| ClientFrame::Kick {
+            whom,
+            req_id: head.req_id(),
+        }),
+        "disconnect" => moderation::whom(text).map(|whom| ClientFrame::Disconnect {
+            whom,
+            req_id: head.req_id(),
+        }),
+        "ban" => moderation::target(text).map(|target| ClientFrame::Ban {
+            target,
+            req_id: head.req_id(),
+        }),
+        "unban" => moderation::target(text).map(|target| ClientFrame::Unban {
+            target,
+            req_id: head.req_id(),
+        }),
+        "list_bans" => list_bans(text, &head),
         "bye" => Ok(ClientFrame::Bye),
         "ping" => read::<Ping>(text).map(|f| ClientFrame::Ping { n: f.n }),
         unknown => {
@@ -151,6 +168,11 @@ pub fn decode_broker(text: &[u8]) -> Result<BrokerFrame, BrokerDecodeError> {
         "receipt" => read(text).map(BrokerFrame::Receipt),
         "message_status_result" => read(text).map(BrokerFrame::MessageStatusResult),
         "explain_result" => read(text).map(|f| BrokerFrame::ExplainResult(Box::new(f))),
+        "kick_ack" => read(text).map(BrokerFrame::KickAck),
+        "disconnect_ack" => read(text).map(BrokerFrame::DisconnectAck),
+        "ban_ack" => read(text).map(BrokerFrame::BanAck),
+        "unban_ack" => read(text).map(BrokerFrame::UnbanAck),
+        "list_bans_result" => read(text).map(BrokerFrame::ListBansResult),
         "error" => read(text).map(BrokerFrame::Error),
         "ok" => Ok(BrokerFrame::Ok {
             req_id: head.req_id(),
@@ -460,6 +482,20 @@ fn list_peers(text: &str, head: &Head<'_>) -> Result<ClientFrame, String> {
     Ok(ClientFrame::ListPeers {
         after,
         limit,
+        req_id: head.req_id(),
+    })
+}
+
+fn list_bans(text: &str, head: &Head<'_>) -> Result<ClientFrame, String> {
+    #[derive(Deserialize)]
+    struct ListBans {
+        after: Option<String>,
+    }
+
+    let ListBans { after } = read(text)?;
+    id("after", after.as_deref())?;
+    Ok(ClientFrame::ListBans {
+        after,
         req_id: head.req_id(),
     })
 }

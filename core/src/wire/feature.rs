@@ -16,6 +16,7 @@ pub const RESUME1: &str = "resume1";
 pub const LIVE1: &str = "live1";
 pub const ATTEST1: &str = "attest1";
 pub const RECEIPTS1: &str = "receipts1";
+pub const QUIET1: &str = "quiet1";
 pub const SEAL_X1: &str = "seal-x1";
 
 /// The highest protocol version spoken here.
@@ -36,7 +37,7 @@ impl Capabilities {
     #[must_use]
     pub fn ours() -> Self {
         Self(
-            [FEATURES1, RESUME1, LIVE1, ATTEST1, SEAL_X1]
+            [FEATURES1, RESUME1, LIVE1, ATTEST1, QUIET1, SEAL_X1]
                 .map(String::from)
                 .to_vec(),
         )

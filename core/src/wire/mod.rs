@@ -11,6 +11,7 @@ pub mod decode;
 pub mod encode;
 pub mod feature;
 pub mod http;
+pub mod moderation;
 pub mod plain;
 pub mod receipt;
 #[cfg(test)]

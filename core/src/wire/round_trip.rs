@@ -19,6 +19,7 @@ use super::client::{
     SessionHello,
 };
 use super::feature::{Capabilities, Features, Require};
+use super::moderation::{Ban, BanAck, BansResult, DisconnectAck, KickAck, UnbanAck, Whom};
 use super::receipt::{
     DeliveryState, Explain, ExplainResult, Happened, MessageStatus, MessageStatusResult, Reach,
     Receipt, RecipientStatus, Rung, Seen, WaitsFor,
@@ -232,9 +233,46 @@ fn client_frame() -> impl Strategy<Value = ClientFrame> {
             ClientFrame::MessageStatus(MessageStatus { message_id, req_id })
         }),
         (id(), req_id()).prop_map(|(id, req_id)| ClientFrame::Explain(Explain { id, req_id })),
+        (any::<bool>(), whom(), req_id()).prop_map(|(hard, whom, req_id)| if hard {
+            ClientFrame::Kick { whom, req_id }
+        } else {
+            ClientFrame::Disconnect { whom, req_id }
+        }),
+        (any::<bool>(), id(), req_id()).prop_map(|(ban, target, req_id)| if ban {
+            ClientFrame::Ban { target, req_id }
+        } else {
+            ClientFrame::Unban { target, req_id }
+        }),
+        (of(id()), req_id()).prop_map(|(after, req_id)| ClientFrame::ListBans { after, req_id }),
         Just(ClientFrame::Bye),
         of(any::<u64>()).prop_map(|n| ClientFrame::Ping { n }),
     ]
+}
+
+fn whom() -> impl Strategy<Value = Whom> {
+    prop_oneof![
+        id().prop_map(Whom::Target),
+        any::<u64>().prop_map(Whom::Stale),
+        Just(Whom::All),
+    ]
+}
+
+prop_compose! {
+    fn kick_ack()(
+        kicked in vec(name(), 0..3), affected in vec(name(), 0..3),
+        skipped_control_plane in vec(name(), 0..3), more in any::<u64>(), req_id in req_id(),
+    ) -> KickAck {
+        KickAck { kicked, affected, skipped_control_plane, more, req_id }
+    }
+}
+
+prop_compose! {
+    fn bans()(
+        bans in vec((name(), key(), name()), 0..3), next in of(name()), req_id in req_id(),
+    ) -> BansResult {
+        let ban = |(name, pubkey, revoked_at)| Ban { name, pubkey, revoked_at };
+        BansResult { bans: bans.into_iter().map(ban).collect(), next, req_id }
+    }
 }
 
 prop_compose! {
@@ -425,6 +463,18 @@ fn broker_frame() -> impl Strategy<Value = BrokerFrame> {
         receipt().prop_map(BrokerFrame::Receipt),
         message_status_result().prop_map(BrokerFrame::MessageStatusResult),
         explain_result().prop_map(|frame| BrokerFrame::ExplainResult(Box::new(frame))),
+        kick_ack().prop_map(BrokerFrame::KickAck),
+        kick_ack().prop_map(|ack| BrokerFrame::DisconnectAck(DisconnectAck {
+            affected: ack.affected,
+            skipped_control_plane: ack.skipped_control_plane,
+            more: ack.more,
+            req_id: ack.req_id,
+        })),
+        (name(), req_id())
+            .prop_map(|(banned, req_id)| BrokerFrame::BanAck(BanAck { banned, req_id })),
+        (name(), req_id())
+            .prop_map(|(unbanned, req_id)| BrokerFrame::UnbanAck(UnbanAck { unbanned, req_id })),
+        bans().prop_map(BrokerFrame::ListBansResult),
         req_id().prop_map(|req_id| BrokerFrame::Ok { req_id }),
         of(any::<u64>()).prop_map(|n| BrokerFrame::Pong { n }),
     ]
