@@ -25,7 +25,7 @@ fn it_joins_nobody_is_in_no_list_and_is_told_nothing() {
     assert!(ack.features.is_some());
     assert!(rig.events(a).is_empty());
     assert_eq!(rig.peers(a).peers.len(), 2);
-    assert!(rig.image.peers.get(&of(2)).is_none(), "nothing is stored");
+    assert!(!rig.image.peers.contains_key(&of(2)), "nothing is stored");
     rig.frame(b, ClientFrame::Bye);
     rig.settle();
     assert!(rig.take(silent).is_empty(), "no event");
