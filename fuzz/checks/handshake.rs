@@ -79,6 +79,7 @@ impl Ends {
             about: About::default(),
             resume: None,
             quiet: false,
+            receipts: None,
             clock_offset_ms: 0,
         };
         let config = ServerLinkConfig { started: STARTED };

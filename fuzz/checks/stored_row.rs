@@ -16,6 +16,7 @@ use bowline_core::store::mesh::{
 };
 use bowline_core::store::{Event, Txn, TxnId, host};
 use bowline_core::time::{Mono, Now, Wall};
+use bowline_core::wire::receipt::{Receipt, Rung};
 use bowline_core::wire::{Base64Body, Priority};
 use bowline_io::store::{
     BROKER_DATABASE, BrokerDatabase, BrokerStores, DAEMON_DATABASE, DaemonDatabase, HostStores,
@@ -321,11 +322,12 @@ fn host_ops() -> Vec<host::Op> {
                 broker_message_id: None,
                 settled_at: None,
             },
+            rungs: Vec::new(),
         })),
         host::Op::InboxPut(Box::new(host::InboxRow {
             seq: InboxSeq(1),
             mesh: MESH.into(),
-            recipient: sender,
+            recipient: sender.clone(),
             session: Some("s1".into()),
             sender: PubKey([5; 32]),
             sender_name: "bob".into(),
@@ -341,6 +343,19 @@ fn host_ops() -> Vec<host::Op> {
             received_at: NOW.wall,
             seen_at: None,
         })),
+        host::Op::Receipt {
+            mesh: MESH.into(),
+            sender,
+            receipt: Box::new(Receipt {
+                n: 3,
+                client_message_id: "c1".into(),
+                recipient: PubKey([5; 32]),
+                rung: Rung::Delivered,
+                reason: None,
+                at: "2026-01-01T00:00:00Z".into(),
+            }),
+        },
+        host::Op::SeenOwed { seq: InboxSeq(1) },
     ]
 }
 

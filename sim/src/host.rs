@@ -298,7 +298,10 @@ impl HostNode {
                 mesh
             }
             Op::OutboxState { seq, .. } => self.outbox.get(seq).copied().unwrap_or_default(),
-            Op::InboxSeen { seq, .. } => self.inbox.get(seq).copied().unwrap_or_default(),
+            Op::InboxSeen { seq, .. } | Op::SeenOwed { seq } | Op::SeenTold { seq } => {
+                self.inbox.get(seq).copied().unwrap_or_default()
+            }
+            Op::Receipt { mesh, .. } => of(mesh),
         }
     }
 

@@ -170,6 +170,7 @@ impl Puppet {
             },
             resume: process.and_then(|process| process.resume),
             quiet: false,
+            receipts: None,
             clock_offset_ms: process.map_or(0, |process| process.clock_offset_ms),
         }
     }
@@ -572,6 +573,7 @@ impl Puppet {
                 ..About::default()
             },
             resume: None,
+            receipts: None,
             clock_offset_ms: 0,
             ..self.dial_plan()
         })

@@ -6,6 +6,7 @@
 //! | send | 202 `{"id","status":"pending"\|"inflight","mesh","mesh_id","to","target"}`; 200 the same with `"status":"done","duplicate":true,"broker_message_id"` |
 //! | inbox | `{"messages":[row],"next":n?}` |
 //! | outbox | `{"rows":[row],"next":n?}`; one: the row itself |
+//! | message | see [`super::ladder`] |
 //! | peers | `{"mesh","mesh_id","stale":bool,"peers":[{"name","pubkey","role","state","away_ms","status","summary","mesh"}]}` |
 //! | session open | `{"session_id","mesh","mesh_id","name","role","pubkey","token"}` |
 //! | sessions | `{"sessions":[{"session_id","mesh","mesh_id","name","role","pubkey","pid","cwd","opened_at"}]}` |
@@ -20,6 +21,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
+use super::context::Told;
 use super::directory::Candidate;
 use super::ipc::Answer;
 use crate::id::{ClientMessageId, Fingerprint};
@@ -37,7 +39,7 @@ pub(super) fn error(status: u16, code: &str, message: impl Into<String>) -> Answ
     error_with(status, code, message, Map::new())
 }
 
-fn error_with(
+pub(super) fn error_with(
     status: u16,
     code: &str,
     message: impl Into<String>,
@@ -264,6 +266,22 @@ pub(super) fn outbox_row(row: &OutboxRow, state: &OutboxState, slug: &str) -> Va
         "next_attempt_at": state.next_attempt_at.map(|at| at.iso8601().to_string()),
         "broker_message_id": state.broker_message_id,
         "settled_at": state.settled_at.map(|at| at.iso8601().to_string()),
+        "state": super::ladder::state_of(row, state),
+    })
+}
+
+/// The data of a `receipt` event.
+pub(super) fn told(told: &Told, slug: &str) -> Value {
+    json!({
+        "id": told.client_message_id,
+        "mesh": slug,
+        "mesh_id": told.sender.mesh,
+        "sender": told.sender.peer.to_string(),
+        "rung": told.rung,
+        "recipient": told.recipient,
+        "broker_message_id": told.broker_message_id,
+        "reason": told.reason,
+        "at": told.at,
     })
 }
 

@@ -27,6 +27,7 @@ use crate::store::ledger::Ledger;
 use crate::store::{Stall, TxnId};
 use crate::time::{Now, Wall};
 use crate::timers::TimerQueue;
+use crate::wire::receipt::Receipt;
 
 /// Whose mail and whose uplink: a member or one of its sessions, in one mesh.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,6 +77,8 @@ pub enum Why {
     OutboxAge,
     /// A page of a mesh's peers has not come.
     Snapshot(MeshId),
+    /// `seen` has no answer, or was not taken.
+    Seen(Identity),
 }
 
 impl Why {
@@ -87,6 +90,7 @@ impl Why {
             Self::Ack(_) => Some(SEND_ACK_WITHIN),
             Self::Probe(_) => Some(PONG_WITHIN),
             Self::Snapshot(_) => Some(SNAPSHOT_PAGE_WITHIN),
+            Self::Seen(_) => Some(SEND_ACK_WITHIN),
             Self::StoreRetry
             | Self::Answer(_)
             | Self::Dial(_)
@@ -129,6 +133,44 @@ pub(super) enum Promise {
     },
     SessionEnded(Identity),
     MeshJoined(MeshId),
+    /// An outbox row came to its end here: its sender's streams are told.
+    Settled(Box<Told>),
+    /// A receipt of this sender stands on its ladder.
+    Receipt {
+        sender: Identity,
+        receipt: Box<Receipt>,
+    },
+    /// This reader's broker is to be told what it read.
+    SeenOwed(Identity),
+    /// That its broker knows it is written.
+    SeenTold(Identity),
+}
+
+/// How far a message came, as the streams of its sender are told.
+pub(super) struct Told {
+    pub(super) sender: Identity,
+    pub(super) client_message_id: ClientMessageId,
+    /// `accepted`, `dead`, `expired`, `aborted`, or a receipt's.
+    pub(super) rung: &'static str,
+    pub(super) recipient: PubKey,
+    pub(super) broker_message_id: Option<MessageId>,
+    pub(super) reason: Option<String>,
+    /// ISO 8601.
+    pub(super) at: String,
+}
+
+impl Told {
+    pub(super) fn of(sender: Identity, receipt: Receipt) -> Self {
+        Self {
+            sender,
+            client_message_id: receipt.client_message_id,
+            rung: receipt.rung.as_str(),
+            recipient: receipt.recipient,
+            broker_message_id: None,
+            reason: receipt.reason,
+            at: receipt.at,
+        }
+    }
 }
 
 /// Who waits for a look-up.
@@ -150,7 +192,13 @@ pub(super) enum Waiter {
         request: RequestId,
         mesh: Option<MeshId>,
     },
+    Message {
+        request: RequestId,
+        name: crate::store::host::MessageName,
+    },
     Seen(Box<SeenRequest>),
+    /// A batch of what this reader's broker is to be told.
+    SeenOwed(Identity),
     Backlog(SubscriberId),
 }
 
@@ -382,6 +430,12 @@ impl Context {
     pub(super) fn jittered(&mut self, wait: Duration) -> Duration {
         let half = u64::try_from(wait.as_micros() / 2).unwrap_or(u64::MAX);
         Duration::from_micros(half.saturating_add(self.entropy.below(2 * half.max(1))))
+    }
+
+    /// When this deadline is, on the clock of people.
+    pub(super) fn wall_of(&self, why: &Why) -> Option<Wall> {
+        let at = self.timers.get(why)?;
+        Some(self.now.wall + at.since(self.now.mono))
     }
 
     /// The wait until a wall time; a step of the clock shortens or lengthens it.

@@ -14,6 +14,10 @@ impl Host {
             text += &format!("{} {:#?}\n", session.pubkey, session.row);
         }
         text += &self.outbox.durable();
+        text += &self.receipts.in_words();
+        for who in self.seen.owing() {
+            text += &format!("{who:?} has read what is not told\n");
+        }
         text += &self.directory.durable();
         text
     }

@@ -205,6 +205,20 @@ impl Events {
         }
     }
 
+    /// A message of this sender came so far, or ended. There is no backlog of these: who comes later
+    /// asks where its message is.
+    pub(super) fn receipt(&mut self, ctx: &mut Context, sender: &Identity, data: &Bytes) {
+        let listening: Vec<SubscriberId> = self
+            .subscribers
+            .iter()
+            .filter(|(_, one)| one.scope.includes(&sender.mesh, &sender.peer))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in listening {
+            self.emit(ctx, id, None, "receipt", data.clone());
+        }
+    }
+
     /// The member's streams see this mesh too.
     pub(super) fn mesh_joined(&mut self, member: &Identity) {
         for subscriber in self.subscribers.values_mut() {

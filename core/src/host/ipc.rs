@@ -73,6 +73,11 @@ pub enum Request {
         id: ClientMessageId,
         mesh: Option<String>,
     },
+    /// By the sender's id, by the broker's, or by the beginning of one.
+    Message {
+        id: String,
+        mesh: Option<String>,
+    },
     Peers {
         mesh: Option<String>,
         all: bool,
@@ -259,6 +264,10 @@ pub fn parse(http: &HttpRequest<'_>) -> Result<Parsed, Answer> {
             id: ClientMessageId::from(decoded(id)?),
             mesh: query.text("mesh"),
         },
+        ("GET", ["v1", "messages", id]) => Request::Message {
+            id: decoded(id)?,
+            mesh: query.text("mesh"),
+        },
         ("GET", ["v1", "peers"]) => Request::Peers {
             mesh: query.text("mesh"),
             all: query.flag("all")?,
@@ -307,7 +316,7 @@ fn is_known(path: &[&str]) -> bool {
             ]
             | ["v1", "meshes", "join"]
             | ["v1", "inbox", "seen"]
-            | ["v1", "sessions" | "outbox", _]
+            | ["v1", "sessions" | "outbox" | "messages", _]
     )
 }
 

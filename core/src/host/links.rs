@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use serde_json::Value;
 
-use super::context::Identity;
+use super::context::{Identity, Told};
 use super::directory::Change;
 use super::inbox::{Recipient, Taken};
 use super::io::LogLevel;
@@ -14,7 +14,7 @@ use super::sessions::Sessions;
 use super::uplink::{Ended, ProbeOverdue, Resumption};
 use super::{Host, Phase, answers, envelope, outbox};
 use crate::crypto::{SealContext, SecretKey};
-use crate::id::{ConnId, MeshId, OutboxSeq, PeerKey, PubKey, SessionId};
+use crate::id::{ConnId, InboxSeq, MeshId, MessageId, OutboxSeq, PeerKey, PubKey, SessionId};
 use crate::limits::UNPERSISTED_TXNS;
 use crate::link::{DialPlan, Down, SessionIdentity};
 use crate::store::host::{InboxRow, Op, OutboxRow};
@@ -32,6 +32,7 @@ impl Host {
             self.lost(&who);
             return;
         }
+        self.receipts.connected(&who);
         self.stirred.insert(who.clone());
         if !matches!(who.peer, PeerKey::Member(_)) {
             return;
@@ -110,7 +111,17 @@ impl Host {
                     }
                 }
             }
+            BrokerFrame::Receipt(receipt) => {
+                self.receipts.told(&mut self.ctx, &who, receipt);
+            }
+            BrokerFrame::ExplainResult(result) => self.explained(&who, &result),
+            BrokerFrame::Ok { req_id } => {
+                self.seen.taken(&mut self.ctx, &who, req_id.as_ref());
+            }
             BrokerFrame::Error(error) => {
+                self.explain_failed(&who, error.req_id.as_ref(), &error.code);
+                self.seen
+                    .refused(&mut self.ctx, &who, error.req_id.as_ref());
                 if let Some((request, listing)) = self.listings.failed(error.req_id.as_ref()) {
                     self.answer_stale_peers(request, &listing);
                 }
@@ -123,16 +134,14 @@ impl Host {
                     self.stirred.insert(who);
                 }
             }
-            // Nothing asks for these yet: `receipts1` is not offered.
-            BrokerFrame::Receipt(_)
+            BrokerFrame::HelloAck(_)
             | BrokerFrame::MessageStatusResult(_)
-            | BrokerFrame::ExplainResult(_) => {}
-            BrokerFrame::KickAck(_)
+            | BrokerFrame::KickAck(_)
             | BrokerFrame::DisconnectAck(_)
             | BrokerFrame::BanAck(_)
             | BrokerFrame::UnbanAck(_)
-            | BrokerFrame::ListBansResult(_) => {}
-            BrokerFrame::HelloAck(_) | BrokerFrame::Ok { .. } | BrokerFrame::Unknown => {}
+            | BrokerFrame::ListBansResult(_)
+            | BrokerFrame::Unknown => {}
         }
     }
 
@@ -194,6 +203,10 @@ impl Host {
         if self.ctx.ledger.unpersisted() > UNPERSISTED_TXNS / 2 {
             return;
         }
+        for who in self.receipts.take_missed() {
+            self.uplinks.renew(&mut self.ctx, &who, "receipts_missed");
+            self.lost(&who);
+        }
         for mesh in self.directory.to_make_up() {
             let member = self.meshes.get(&mesh).map(super::meshes::Joined::member);
             let Some(who) = member.filter(|who| self.uplinks.conn(who).is_some()) else {
@@ -208,6 +221,10 @@ impl Host {
     /// The connection of this identity is gone.
     pub(super) fn lost(&mut self, who: &Identity) {
         self.outbox.link_lost(&mut self.ctx, who);
+        self.seen.link_lost(&mut self.ctx, who);
+        for (request, row) in self.explains.link_lost(who) {
+            self.explain_unanswered(request, &row);
+        }
         if !matches!(who.peer, PeerKey::Member(_)) {
             return;
         }
@@ -233,10 +250,15 @@ impl Host {
         }
     }
 
-    /// An ended session whose rows are settled says `bye`: its lease ends at once. One whose uplink
-    /// is away is not dialled for that: the lease runs out.
+    /// An ended session whose rows are settled, and whose reading is told, says `bye`: its lease ends
+    /// at once. One whose uplink is away is not dialled for that: the lease runs out.
     pub(super) fn leave_if_done(&mut self, who: &Identity) {
         if !self.leaving.contains(who) || self.outbox.rows_of(who) > 0 {
+            return;
+        }
+        // A broker that takes no `seen` is told none.
+        let can_tell = self.uplinks.conn(who).is_none() || self.uplinks.takes_receipts(who);
+        if self.seen.owes(who) && can_tell {
             return;
         }
         self.leaving.remove(who);
@@ -262,6 +284,25 @@ impl Host {
         let slug = self.meshes.slug(&row.mesh);
         let data = answers::line(&answers::inbox_row(row, &slug));
         self.events.mail(&mut self.ctx, row, &data);
+    }
+
+    /// To the streams of the one who sent it, and of nobody else.
+    pub(super) fn tell_sender(&mut self, told: &Told) {
+        if self.events.len() == 0 {
+            return;
+        }
+        let slug = self.meshes.slug(&told.sender.mesh);
+        let data = answers::line(&answers::told(told, &slug));
+        self.events.receipt(&mut self.ctx, &told.sender, &data);
+    }
+
+    /// What the store holds for this reader's broker.
+    pub(super) fn tell_seen(&mut self, who: &Identity, rows: Vec<(InboxSeq, MessageId)>) {
+        let is_up = self.uplinks.takes_receipts(who);
+        if let Some(frame) = self.seen.batch(&mut self.ctx, who, rows, is_up) {
+            self.uplinks.send(&mut self.ctx, who, &frame);
+        }
+        self.stirred.insert(who.clone());
     }
 
     pub(super) fn tell_presence(&mut self, mesh: &MeshId, changes: &[Change]) {
@@ -386,6 +427,7 @@ impl Host {
             session,
             session_id,
             about,
+            receipts: Some(self.receipts.after(who)),
             // The uplink knows what it saw, and its broker's clock.
             resume: None,
             quiet: false,

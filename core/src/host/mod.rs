@@ -5,7 +5,8 @@
 //! | [`meshes`], [`sessions`] | whom this host speaks for: names, keys, tokens |
 //! | [`uplink`] | one connection for each of these identities, and when to dial it |
 //! | [`accept`], [`outbox`] | from a send to its end |
-//! | [`inbox`] | from a push to its acknowledgement |
+//! | [`receipts`], [`explains`], [`ladder`] | what became of it afterwards, and why |
+//! | [`inbox`], [`seen`] | from a push to its acknowledgement, and to its being read |
 //! | [`directory`], [`peers`] | who is known, who is here, what a name means |
 //! | [`events`] | who listens |
 //! | [`joining`] | making and joining meshes |
@@ -25,15 +26,19 @@ mod directory;
 mod durable;
 mod envelope;
 mod events;
+mod explains;
 mod inbox;
 pub mod io;
 pub mod ipc;
 mod joining;
+mod ladder;
 mod links;
 mod meshes;
 mod outbox;
 mod peers;
+mod receipts;
 mod recover;
+mod seen;
 mod sessions;
 mod status;
 mod uplink;
@@ -48,18 +53,22 @@ pub use context::{Identity, Why};
 pub use status::Sizes;
 
 use accept::Lookups;
-use context::{Context, Promise, Waiter};
+use context::{Context, Promise, Told, Waiter};
 use directory::Directory;
 use events::Events;
+use explains::Explains;
 use inbox::Inbox;
 use io::{Input, LogLevel, Output};
 use joining::Joining;
 use meshes::Meshes;
 use outbox::Outbox;
 use peers::Listings;
+use receipts::Receipts;
+use seen::SeenMail;
 use sessions::Sessions;
 use uplink::Uplinks;
 
+use crate::id::RequestId;
 use crate::limits::OWNER_LATE;
 use crate::machine::{Machine, Timeout};
 use crate::mark::{Mark, Marks};
@@ -77,7 +86,10 @@ pub struct Host {
     uplinks: Uplinks,
     lookups: Lookups,
     outbox: Outbox,
+    receipts: Receipts,
+    explains: Explains,
     inbox: Inbox,
+    seen: SeenMail,
     directory: Directory,
     listings: Listings,
     events: Events,
@@ -202,10 +214,7 @@ impl Host {
     fn due(&mut self, why: Why) {
         match why {
             Why::StoreRetry => self.ctx.store_retry(),
-            Why::Answer(request) => match self.listings.end(request) {
-                Some((request, listing)) => self.answer_stale_peers(request, &listing),
-                None => self.ctx.answer_overdue(request),
-            },
+            Why::Answer(request) => self.answer_due(request),
             Why::Dial(who) => self.dial(&who),
             Why::Ack(seq) => {
                 if let Some(who) = self.outbox.ack_overdue(&mut self.ctx, seq) {
@@ -231,7 +240,22 @@ impl Host {
                 self.stirred.extend(whose);
             }
             Why::Snapshot(mesh) => self.ask_snapshot_again(&mesh),
+            Why::Seen(who) => {
+                self.seen.overdue(&who);
+                self.stirred.insert(who);
+            }
         }
+    }
+
+    /// What is known without the one who was asked, else that there is no answer.
+    fn answer_due(&mut self, request: RequestId) {
+        if let Some((request, listing)) = self.listings.end(request) {
+            return self.answer_stale_peers(request, &listing);
+        }
+        if let Some((request, row)) = self.explains.end(request) {
+            return self.explain_unanswered(request, &row);
+        }
+        self.ctx.answer_overdue(request);
     }
 
     fn store(&mut self, event: store::Event<Loaded>) {
@@ -272,6 +296,10 @@ impl Host {
             (Waiter::OutboxOne { request, mesh }, Loaded::Outbox(rows)) => {
                 self.answer_outbox_row(request, mesh.as_ref(), &rows);
             }
+            (Waiter::Message { request, name }, Loaded::Message { sent, received }) => {
+                self.message_found(request, &name, sent, received);
+            }
+            (Waiter::SeenOwed(who), Loaded::SeenOwed(rows)) => self.tell_seen(&who, rows),
             (_, _) => self.ctx.log(
                 LogLevel::Error,
                 "the store driver answered another question than it was asked".into(),
@@ -324,6 +352,19 @@ impl Host {
                 }
             }
             Promise::MeshJoined(mesh) => self.mesh_joined(&mesh),
+            Promise::Settled(told) => self.tell_sender(&told),
+            Promise::Receipt { sender, receipt } => {
+                self.receipts.durable(&sender, receipt.n);
+                self.tell_sender(&Told::of(sender, *receipt));
+            }
+            Promise::SeenOwed(who) => {
+                self.seen.read(&who);
+                self.stirred.insert(who);
+            }
+            Promise::SeenTold(who) => {
+                self.seen.struck_off(&who);
+                self.stirred.insert(who);
+            }
         }
     }
 
@@ -335,6 +376,9 @@ impl Host {
         }
         while let Some(who) = self.stirred.pop_first() {
             self.drain(&who);
+            if self.uplinks.takes_receipts(&who) {
+                self.seen.go_on(&mut self.ctx, &who);
+            }
             self.leave_if_done(&who);
         }
         if let Some(txn) = self.ctx.ledger.seal() {

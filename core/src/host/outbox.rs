@@ -12,12 +12,14 @@
 //! its mark says, so it never says `first`, and the broker looks it up. An extra commit before each
 //! send would buy nothing.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::context::{Context, Identity, Promise, Why, sender_of};
+use super::context::{Context, Identity, Promise, Told, Why, sender_of};
+use super::ladder::{self, Waits};
 use crate::dedupe::{Dedupe, Seen};
 use crate::id::{
     ClientMessageId, ConnId, Fingerprint, MeshId, MessageId, OutboxSeq, PubKey, SessionId,
@@ -216,9 +218,10 @@ impl Outbox {
                 broker_message_id: None,
                 settled_at: None,
             },
+            rungs: Vec::new(),
         };
         self.bytes += row.weight() as u64;
-        ctx.persist(Op::OutboxPut(alloc::boxed::Box::new(row.clone())));
+        ctx.persist(Op::OutboxPut(Box::new(row.clone())));
         let txn = ctx.ledger.current();
         self.put(ctx, row, txn, accepted.id_is_ours);
         self.arm_age(ctx);
@@ -433,6 +436,46 @@ impl Outbox {
         text
     }
 
+    /// What a row that is not settled waits for, its uplink apart.
+    pub(super) fn waits(&self, ctx: &Context, seq: OutboxSeq) -> Option<Waits> {
+        let entry = self.rows.get(&seq)?;
+        let row = &entry.row;
+        let sender = self.senders.get(&sender_of(row));
+        match entry.place {
+            Place::Accepting => return Some(Waits::Disk),
+            Place::InFlight(_) | Place::Overdue(_) => return Some(Waits::Acknowledgement),
+            Place::Queued => {
+                let lane = sender.and_then(|sender| sender.lanes.get(&lane_of(row)));
+                let behind = lane.and_then(|lane| lane.iter().position(|queued| *queued == seq));
+                return Some(Waits::Turn {
+                    behind: behind.unwrap_or_default(),
+                });
+            }
+            Place::Ready | Place::Resting => {}
+        }
+        let error = row.state.last_error.as_deref();
+        let code = error.and_then(SendCode::parse);
+        let deferral = |why: &Why, otherwise: SendCode| Waits::Deferral {
+            code: code.unwrap_or(otherwise).as_str(),
+            until: ctx.wall_of(why),
+        };
+        Some(if entry.place == Place::Resting {
+            let why = Why::Row(seq);
+            match code.filter(|code| code.kind() == SendCodeKind::Deferral) {
+                Some(code) => deferral(&why, code),
+                None => Waits::Retry {
+                    until: ctx.wall_of(&why),
+                },
+            }
+        } else if self.held_meshes.contains(&row.mesh) {
+            deferral(&Why::MeshHold(row.mesh.clone()), SendCode::Busy)
+        } else if sender.is_some_and(|sender| sender.held) {
+            deferral(&Why::SenderHold(sender_of(row)), SendCode::RateLimited)
+        } else {
+            Waits::Connection
+        })
+    }
+
     /// As of now, ahead of the store.
     pub(super) fn state_of(&self, seq: OutboxSeq) -> Option<&OutboxState> {
         self.rows.get(&seq).map(|entry| &entry.row.state)
@@ -618,6 +661,7 @@ impl Outbox {
         state.settled_at = Some(ctx.now.wall);
         persist_state(ctx, &entry.row);
         let who = sender_of(&entry.row);
+        ctx.promise(Promise::Settled(Box::new(told(&entry.row))));
         let id = (who.clone(), entry.row.client_message_id.clone());
         self.by_id.remove(&id);
         let txn = ctx.ledger.current();
@@ -672,6 +716,24 @@ fn lane_of(row: &OutboxRow) -> (PubKey, Priority) {
 
 fn expires_at(ctx: &Context, row: &OutboxRow) -> Wall {
     row.accepted_at + ctx.config.limits.outbox_max_age()
+}
+
+/// That a row came to its end.
+fn told(row: &OutboxRow) -> Told {
+    Told {
+        sender: sender_of(row),
+        client_message_id: row.client_message_id.clone(),
+        rung: ladder::end_of(&row.state).unwrap_or("queued"),
+        recipient: row.target,
+        broker_message_id: row.state.broker_message_id.clone(),
+        reason: row.state.last_error.clone(),
+        at: row
+            .state
+            .settled_at
+            .unwrap_or_default()
+            .iso8601()
+            .to_string(),
+    }
 }
 
 fn persist_state(ctx: &mut Context, row: &OutboxRow) {

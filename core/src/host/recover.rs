@@ -9,9 +9,11 @@ use super::inbox::Inbox;
 use super::io::Config;
 use super::meshes::Meshes;
 use super::outbox::Outbox;
+use super::receipts::Receipts;
+use super::seen::SeenMail;
 use super::sessions::Sessions;
 use super::uplink::Uplinks;
-use super::{Events, Host, Joining, Listings, Lookups, Phase};
+use super::{Events, Explains, Host, Joining, Listings, Lookups, Phase};
 use crate::crypto::Crypto;
 use crate::mark::Mark;
 use crate::store::host::Recovered;
@@ -19,7 +21,7 @@ use crate::time::Now;
 
 impl Host {
     /// Sessions that had not ended dial again, each with its own key; those that had, and still have
-    /// rows, dial until these are settled. Nothing comes out before the first deadline.
+    /// rows or `seen` to tell, dial until that is done. Nothing comes out before the first deadline.
     #[must_use]
     pub fn new(
         config: Config,
@@ -36,6 +38,8 @@ impl Host {
             sessions,
             directory,
             outbox,
+            receipts,
+            seen_owed,
             outbox_bytes,
             inbox_bytes,
         } = recovered;
@@ -47,10 +51,15 @@ impl Host {
         if owner.last_txn.0 > 0 {
             ctx.mark(Mark::Recovered);
         }
-        let senders: BTreeSet<Identity> = outbox.iter().map(sender_of).collect();
+        let seen = SeenMail::recover(seen_owed);
+        let senders = outbox.iter().map(sender_of);
+        let undone: BTreeSet<Identity> = senders.chain(seen.owing().cloned()).collect();
         let mut host = Self {
             outbox: Outbox::recover(&mut ctx, last_outbox_seq, outbox_bytes, outbox),
+            receipts: Receipts::recover(receipts),
+            explains: Explains::default(),
             inbox: Inbox::recover(cache, last_inbox_seq, inbox_bytes),
+            seen,
             directory: Directory::recover(directory),
             ctx,
             meshes,
@@ -66,7 +75,7 @@ impl Host {
         };
         for session in host.sessions.iter().filter(|session| !session.is_live()) {
             let who = session.identity();
-            if senders.contains(&who) {
+            if undone.contains(&who) {
                 host.leaving.insert(who);
             }
         }

@@ -36,6 +36,7 @@ pub struct Sizes {
     pub timers: usize,
     pub joining: usize,
     pub listings: usize,
+    pub explains: usize,
 }
 
 impl Host {
@@ -58,6 +59,7 @@ impl Host {
             timers: self.ctx.timers.len(),
             joining: self.joining.len(),
             listings: self.listings.len(),
+            explains: self.explains.len(),
         }
     }
 
@@ -66,7 +68,9 @@ impl Host {
             "name": "bowline",
             "version": self.ctx.config.version,
             "ipc": "v1",
-            "features": ["send", "inbox", "outbox", "peers", "events", "sessions", "meshes"],
+            "features": [
+                "send", "inbox", "outbox", "messages", "peers", "events", "sessions", "meshes",
+            ],
         }))
     }
 

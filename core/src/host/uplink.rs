@@ -14,7 +14,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use core::time::Duration;
 
 use bytes::Bytes;
@@ -33,6 +33,7 @@ use crate::mark::Mark;
 use crate::time::{Mono, Wall};
 use crate::wire::broker::{HelloAck, Resumed, StreamAt};
 use crate::wire::client::Resume;
+use crate::wire::feature::RECEIPTS;
 use crate::wire::{ClientFrame, Close, HelloCode, encode_client};
 
 /// The dials of a host that starts are spread over this.
@@ -63,6 +64,8 @@ struct Uplink {
     since: Wall,
     /// Nothing more is taken from its broker: the inbox has no room. Sending goes on.
     deaf: bool,
+    /// Its broker keeps receipts, takes `seen` and answers `explain`.
+    receipts: bool,
 }
 
 enum State {
@@ -151,6 +154,7 @@ impl Uplinks {
             reason: String::new(),
             since: ctx.now.wall,
             deaf: false,
+            receipts: false,
         };
         uplink.wait(ctx, who, wait, "starting");
         self.by_identity.insert(who.clone(), uplink);
@@ -215,6 +219,8 @@ impl Uplinks {
         uplink.reason.clear();
         uplink.corrected = false;
         uplink.deaf = false;
+        let features = ack.features.as_ref();
+        uplink.receipts = features.is_some_and(|features| features.0.contains_key(RECEIPTS));
         uplink.backoff.up(ctx.now.mono);
         ctx.mark(Mark::UplinkUp);
         let before = uplink.stream;
@@ -343,6 +349,18 @@ impl Uplinks {
             State::Up { conn, .. } => Some(conn),
             _ => None,
         }
+    }
+
+    /// Up, at a broker that keeps receipts.
+    pub(super) fn takes_receipts(&self, who: &Identity) -> bool {
+        let uplink = self.by_identity.get(who);
+        uplink.is_some_and(|uplink| uplink.receipts && matches!(uplink.state, State::Up { .. }))
+    }
+
+    /// When it is dialled next, where that is known: ISO 8601.
+    pub(super) fn next_dial(&self, ctx: &Context, who: &Identity) -> Option<String> {
+        let at = ctx.wall_of(&Why::Dial(who.clone()))?;
+        Some(at.iso8601().to_string())
     }
 
     /// Up, and with less than half of what may be queued on it.

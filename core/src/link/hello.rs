@@ -132,6 +132,7 @@ pub(super) fn sign(plan: &DialPlan, crypto: &dyn Crypto, now: Wall) -> ClientFra
         capabilities: Capabilities::ours(),
         resume: plan.resume.filter(|_| !plan.quiet),
         quiet: plan.quiet,
+        receipts: plan.receipts,
         ..Offer::default()
     };
     match &plan.session {

@@ -24,7 +24,7 @@ use crate::limits::OWNER_LATE;
 use crate::time::{Mono, Wall};
 use crate::timers::TimerQueue;
 use crate::wire::Close;
-use crate::wire::client::{About, Offer, Resume};
+use crate::wire::client::{About, Offer, ReceiptsAfter, Resume};
 
 /// A hello whose signatures and times are good. What it may do is the mesh's to decide.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,6 +65,8 @@ pub struct DialPlan {
     pub resume: Option<Resume>,
     /// To send only: nothing is joined, told or pushed.
     pub quiet: bool,
+    /// The highest receipt that it has durably; `None` asks for none.
+    pub receipts: Option<ReceiptsAfter>,
     /// The broker's clock minus ours, in ms.
     pub clock_offset_ms: i64,
 }

@@ -75,6 +75,7 @@ fn plan(role: Option<Role>) -> DialPlan {
         },
         resume: None,
         quiet: false,
+        receipts: None,
         clock_offset_ms: 0,
     }
 }

@@ -3,7 +3,7 @@
 //! **Secret keys stand in rows.** A key and the session or membership that needs it become durable
 //! in one transaction; two files could not. The database is 0600 in a 0700 directory.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -16,6 +16,7 @@ use crate::id::{
     PubKey, Role, SessionId,
 };
 use crate::time::Wall;
+use crate::wire::receipt::{Receipt, Rung};
 use crate::wire::{Base64Body, Priority};
 
 #[derive(Clone, Debug)]
@@ -41,6 +42,23 @@ pub enum Op {
     InboxSeen {
         seq: InboxSeq,
         at: Wall,
+    },
+    /// What the broker told `sender`. Its number is known from here on, and never a lower one.
+    /// Where the outbox has its message, the ladder gets the rung, unless it has a higher one of that
+    /// recipient. A message that is not (any longer) here has no ladder to put it on, and its
+    /// number counts all the same: it would be told again at every hello.
+    Receipt {
+        mesh: MeshId,
+        sender: PeerKey,
+        receipt: alloc::boxed::Box<Receipt>,
+    },
+    /// The sender of this row is to be told that it was read.
+    SeenOwed {
+        seq: InboxSeq,
+    },
+    /// Its broker knows it.
+    SeenTold {
+        seq: InboxSeq,
     },
 }
 
@@ -116,6 +134,36 @@ pub struct OutboxRow {
     pub body: String,
     pub accepted_at: Wall,
     pub state: OutboxState,
+    /// How far it came beyond its acceptance, in order. Written by receipts, never by a put.
+    pub rungs: Vec<RungReached>,
+}
+
+/// That a message came so far at one of its recipients.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RungReached {
+    pub recipient: PubKey,
+    pub rung: Rung,
+    /// As the broker told it: ISO 8601.
+    pub at: String,
+    pub reason: Option<String>,
+}
+
+impl RungReached {
+    #[must_use]
+    pub fn of(receipt: &Receipt) -> Self {
+        Self {
+            recipient: receipt.recipient,
+            rung: receipt.rung,
+            at: receipt.at.clone(),
+            reason: receipt.reason.clone(),
+        }
+    }
+
+    /// A ladder is climbed: what is not above all that was reached there is no news.
+    #[must_use]
+    pub fn is_news(&self, reached: impl IntoIterator<Item = Rung>) -> bool {
+        reached.into_iter().all(|rung| self.rung > rung)
+    }
 }
 
 impl OutboxRow {
@@ -239,6 +287,34 @@ pub enum Load {
         scope: Scope,
         filter: OutboxFilter,
     },
+    /// A message by its sender's id for it, by the broker's, or by the beginning of one of these.
+    Message {
+        sent_by: Scope,
+        received_by: Scope,
+        id: MessageName,
+        limit: usize,
+    },
+    /// What was read and its broker was not told, oldest first.
+    SeenOwed {
+        mesh: MeshId,
+        recipient: PeerKey,
+        limit: usize,
+    },
+}
+
+/// What somebody calls a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageName {
+    pub text: String,
+    /// The beginning of an id is enough.
+    pub or_prefix: bool,
+}
+
+impl MessageName {
+    #[must_use]
+    pub fn names(&self, id: &str) -> bool {
+        id == self.text || (self.or_prefix && id.starts_with(&self.text))
+    }
 }
 
 /// Whose rows a caller may see.
@@ -286,6 +362,11 @@ pub enum Loaded {
     InboxDedupe(bool),
     Inbox(Vec<InboxRow>),
     Outbox(Vec<OutboxRow>),
+    Message {
+        sent: Vec<OutboxRow>,
+        received: Vec<InboxRow>,
+    },
+    SeenOwed(Vec<(InboxSeq, MessageId)>),
 }
 
 /// What an owner reads at its start.
@@ -300,6 +381,10 @@ pub struct Recovered {
     pub directory: Vec<DirectoryRow>,
     /// `pending` and `inflight` only, in order of `seq`.
     pub outbox: Vec<OutboxRow>,
+    /// The highest number of a receipt that each sender has.
+    pub receipts: Vec<(MeshId, PeerKey, u64)>,
+    /// Who has read what its broker does not know of.
+    pub seen_owed: Vec<(MeshId, PeerKey)>,
     /// Rows and bytes of each, against the disk cap.
     pub outbox_bytes: u64,
     pub inbox_bytes: u64,
@@ -316,6 +401,8 @@ pub struct Image {
     pub directory: BTreeMap<(MeshId, PubKey), DirectoryRow>,
     pub outbox: BTreeMap<OutboxSeq, OutboxRow>,
     pub inbox: BTreeMap<InboxSeq, InboxRow>,
+    pub receipts: BTreeMap<(MeshId, PeerKey), u64>,
+    pub seen_owed: BTreeSet<(MeshId, PeerKey, InboxSeq)>,
     inbox_keys: BTreeMap<InboxKey, InboxSeq>,
     outbox_keys: BTreeMap<(MeshId, PeerKey, ClientMessageId), OutboxSeq>,
 }
@@ -378,6 +465,42 @@ impl Image {
                     row.seen_at.get_or_insert(*at);
                 }
             }
+            Op::Receipt {
+                mesh,
+                sender,
+                receipt,
+            } => self.apply_receipt(mesh, sender, receipt),
+            Op::SeenOwed { seq } => {
+                if let Some(row) = self.inbox.get(seq) {
+                    let owed = (row.mesh.clone(), row.recipient.clone(), *seq);
+                    self.seen_owed.insert(owed);
+                }
+            }
+            Op::SeenTold { seq } => {
+                self.seen_owed.retain(|(_, _, owed)| owed != seq);
+            }
+        }
+    }
+
+    fn apply_receipt(&mut self, mesh: &MeshId, sender: &PeerKey, receipt: &Receipt) {
+        let known = (mesh.clone(), sender.clone());
+        let known = self.receipts.entry(known).or_default();
+        *known = receipt.n.max(*known);
+        let key = (
+            mesh.clone(),
+            sender.clone(),
+            receipt.client_message_id.clone(),
+        );
+        let seq = self.outbox_keys.get(&key);
+        let Some(row) = seq.and_then(|seq| self.outbox.get_mut(seq)) else {
+            return;
+        };
+        let reached = RungReached::of(receipt);
+        let here = row.rungs.iter();
+        let here = here.filter(|rung| rung.recipient == reached.recipient);
+        if reached.is_news(here.map(|rung| rung.rung)) {
+            row.rungs.push(reached);
+            row.rungs.sort();
         }
     }
 
@@ -441,6 +564,48 @@ impl Image {
                     .cloned()
                     .collect(),
             ),
+            Load::Message {
+                sent_by,
+                received_by,
+                id,
+                limit,
+            } => Loaded::Message {
+                sent: self
+                    .outbox
+                    .values()
+                    .filter(|row| sent_by.includes(&row.mesh, &row.sender))
+                    .filter(|row| {
+                        let broker_id = row.state.broker_message_id.as_ref();
+                        id.names(row.client_message_id.as_str())
+                            || broker_id.is_some_and(|broker_id| id.names(broker_id.as_str()))
+                    })
+                    .take(*limit)
+                    .cloned()
+                    .collect(),
+                received: self
+                    .inbox
+                    .values()
+                    .filter(|row| received_by.includes(&row.mesh, &row.recipient))
+                    .filter(|row| id.names(row.message_id.as_str()))
+                    .take(*limit)
+                    .cloned()
+                    .collect(),
+            },
+            Load::SeenOwed {
+                mesh,
+                recipient,
+                limit,
+            } => Loaded::SeenOwed(
+                self.seen_owed
+                    .iter()
+                    .filter(|(own, peer, _)| own == mesh && peer == recipient)
+                    .filter_map(|(_, _, seq)| {
+                        let row = self.inbox.get(seq)?;
+                        Some((*seq, row.message_id.clone()))
+                    })
+                    .take(*limit)
+                    .collect(),
+            ),
         }
     }
 
@@ -458,6 +623,18 @@ impl Image {
                 .values()
                 .filter(|row| !row.state.status.is_settled())
                 .cloned()
+                .collect(),
+            receipts: self
+                .receipts
+                .iter()
+                .map(|((mesh, peer), n)| (mesh.clone(), peer.clone(), *n))
+                .collect(),
+            seen_owed: self
+                .seen_owed
+                .iter()
+                .map(|(mesh, peer, _)| (mesh.clone(), peer.clone()))
+                .collect::<BTreeSet<_>>()
+                .into_iter()
                 .collect(),
             outbox_bytes: self.outbox.values().map(|row| row.weight() as u64).sum(),
             inbox_bytes: self.inbox.values().map(|row| row.weight() as u64).sum(),

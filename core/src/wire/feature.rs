@@ -37,9 +37,11 @@ impl Capabilities {
     #[must_use]
     pub fn ours() -> Self {
         Self(
-            [FEATURES1, RESUME1, LIVE1, ATTEST1, QUIET1, SEAL_X1]
-                .map(String::from)
-                .to_vec(),
+            [
+                FEATURES1, RESUME1, LIVE1, ATTEST1, QUIET1, RECEIPTS1, SEAL_X1,
+            ]
+            .map(String::from)
+            .to_vec(),
         )
     }
 }

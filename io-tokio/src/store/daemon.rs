@@ -3,13 +3,14 @@
 use std::io;
 use std::path::Path;
 
-use bowline_core::id::{InboxSeq, OutboxSeq};
+use bowline_core::id::{InboxSeq, MeshId, OutboxSeq, PeerKey};
 use bowline_core::store::host::{
-    DirectoryRow, InboxContent, InboxRow, Load, Loaded, MeshRow, Op, OutboxRow, OutboxState,
-    OutboxStatus, Recovered, Scope, SessionRow,
+    DirectoryRow, InboxContent, InboxRow, Load, Loaded, MeshRow, MessageName, Op, OutboxRow,
+    OutboxState, OutboxStatus, Recovered, RungReached, Scope, SessionRow,
 };
 use bowline_core::store::{Event, Owner};
 use bowline_core::time::Wall;
+use bowline_core::wire::receipt::{Receipt, Rung};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 
@@ -43,10 +44,16 @@ pub(super) const KIND: Kind = Kind {
     lock: DAEMON_LOCK,
     // "BwLd"
     application_id: 0x4277_4c64,
-    migrations: &[Migration {
-        name: "0001_foundation",
-        sql: include_str!("../../../migrations/daemon/0001_foundation.sql"),
-    }],
+    migrations: &[
+        Migration {
+            name: "0001_foundation",
+            sql: include_str!("../../../migrations/daemon/0001_foundation.sql"),
+        },
+        Migration {
+            name: "0002_receipts",
+            sql: include_str!("../../../migrations/daemon/0002_receipts.sql"),
+        },
+    ],
 };
 
 impl DaemonDatabase {
@@ -110,6 +117,22 @@ impl Rows for HostRows {
                 .prepare_cached("UPDATE inbox SET seen_at = ?2 WHERE seq = ?1 AND seen_at IS NULL")?
                 .execute(params![int(seq.0), wall(*at)])
                 .map(drop),
+            Op::Receipt {
+                mesh,
+                sender,
+                receipt,
+            } => put_receipt(db, mesh, sender, receipt),
+            Op::SeenOwed { seq } => db
+                .prepare_cached(
+                    "INSERT OR IGNORE INTO seen_owed (mesh, recipient, seq, message_id)
+                     SELECT mesh, recipient, seq, message_id FROM inbox WHERE seq = ?1",
+                )?
+                .execute([int(seq.0)])
+                .map(drop),
+            Op::SeenTold { seq } => db
+                .prepare_cached("DELETE FROM seen_owed WHERE seq = ?1")?
+                .execute([int(seq.0)])
+                .map(drop),
         }
     }
 
@@ -129,7 +152,9 @@ impl Rows for HostRows {
                     params![mesh.as_str(), peer(sender), client_message_id.as_str()],
                     get_outbox,
                 )
-                .optional()
+                .optional()?
+                .map(|row| with_rungs(db, row))
+                .transpose()
                 .map(|row| Loaded::OutboxDedupe(row.map(Box::new))),
             Load::InboxDedupe {
                 mesh,
@@ -174,10 +199,38 @@ impl Rows for HostRows {
                 if let Some(id) = &filter.id {
                     query.and("client_message_id = ?", [Value::Text(id.as_str().into())]);
                 }
-                query
-                    .rows(db, OUTBOX, "outbox", filter.limit, get_outbox)
-                    .map(Loaded::Outbox)
+                outbox_rows(db, query, filter.limit).map(Loaded::Outbox)
             }
+            Load::Message {
+                sent_by,
+                received_by,
+                id,
+                limit,
+            } => {
+                let mut sent = Query::new(sent_by, "sender");
+                sent.and_named(&["client_message_id", "broker_message_id"], id);
+                let mut received = Query::new(received_by, "recipient");
+                received.and_named(&["message_id"], id);
+                Ok(Loaded::Message {
+                    sent: outbox_rows(db, sent, *limit)?,
+                    received: received.rows(db, INBOX, "inbox", *limit, get_inbox)?,
+                })
+            }
+            Load::SeenOwed {
+                mesh,
+                recipient,
+                limit,
+            } => db
+                .prepare_cached(
+                    "SELECT seq, message_id FROM seen_owed
+                     WHERE mesh = ?1 AND recipient = ?2 ORDER BY seq LIMIT ?3",
+                )?
+                .query_map(
+                    params![mesh.as_str(), peer(recipient), int(*limit as u64)],
+                    |row| Ok((InboxSeq(get_count(row, 0)?), get_id(row, 1)?)),
+                )?
+                .collect::<rusqlite::Result<_>>()
+                .map(Loaded::SeenOwed),
         }
     }
 
@@ -227,7 +280,20 @@ impl Rows for HostRows {
                      ORDER BY seq"
                 ),
                 get_outbox,
-            )?,
+            )?
+            .into_iter()
+            .map(|row| with_rungs(db, row))
+            .collect::<rusqlite::Result<_>>()?,
+            receipts: in_order(all(
+                db,
+                "SELECT mesh, sender, last_n FROM receipts",
+                |row| Ok((get_id(row, 0)?, get_peer(row, 1)?, get_count(row, 2)?)),
+            )?),
+            seen_owed: in_order(all(
+                db,
+                "SELECT DISTINCT mesh, recipient FROM seen_owed",
+                |row| Ok((get_id(row, 0)?, get_peer(row, 1)?)),
+            )?),
             outbox_bytes: bytes("outbox")?,
             inbox_bytes: bytes("inbox")?,
         })
@@ -282,6 +348,24 @@ impl Query {
         self.values.extend(values);
     }
 
+    /// Where one of these columns is what somebody calls a message.
+    fn and_named(&mut self, columns: &[&str], name: &MessageName) {
+        let either: Vec<String> = columns
+            .iter()
+            .map(|column| {
+                self.values.push(Value::Text(name.text.clone()));
+                if !name.or_prefix {
+                    return format!("{column} = ?");
+                }
+                // Of all that begins so, this comes last.
+                let last = format!("{}{}", name.text, char::MAX);
+                self.values.push(Value::Text(last));
+                format!("({column} >= ? AND {column} < ?)")
+            })
+            .collect();
+        self.conditions.push(format!("({})", either.join(" OR ")));
+    }
+
     fn rows<T>(
         mut self,
         db: &Connection,
@@ -297,6 +381,29 @@ impl Query {
             .query_map(params_from_iter(self.values), get)?
             .collect()
     }
+}
+
+fn outbox_rows(db: &Connection, query: Query, limit: usize) -> rusqlite::Result<Vec<OutboxRow>> {
+    query
+        .rows(db, OUTBOX, "outbox", limit, get_outbox)?
+        .into_iter()
+        .map(|row| with_rungs(db, row))
+        .collect()
+}
+
+fn with_rungs(db: &Connection, mut row: OutboxRow) -> rusqlite::Result<OutboxRow> {
+    row.rungs = db
+        .prepare_cached("SELECT recipient, rung, at, reason FROM rungs WHERE seq = ?1")?
+        .query_map([int(row.seq.0)], get_rung)?
+        .collect::<rusqlite::Result<_>>()?;
+    row.rungs.sort();
+    Ok(row)
+}
+
+/// As the core orders them: a peer's text is in another order than the peer.
+fn in_order<T: Ord>(mut rows: Vec<T>) -> Vec<T> {
+    rows.sort();
+    rows
 }
 
 fn all<T>(
@@ -466,6 +573,7 @@ fn put_outbox(db: &Connection, row: &OutboxRow) -> rusqlite::Result<()> {
         body,
         accepted_at,
         state,
+        rungs: _,
     } = row;
     db.prepare_cached(
         "INSERT OR REPLACE INTO outbox
@@ -551,7 +659,70 @@ fn get_outbox(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {
             broker_message_id: get_id_if_any(row, 19)?,
             settled_at: get_wall_if_any(row, 20)?,
         },
+        rungs: Vec::new(),
     })
+}
+
+fn get_rung(row: &Row<'_>) -> rusqlite::Result<RungReached> {
+    Ok(RungReached {
+        recipient: get_parsed(row, 0)?,
+        rung: get_named(row, 1, Rung::ALL, Rung::as_str)?,
+        at: row.get(2)?,
+        reason: row.get(3)?,
+    })
+}
+
+/// See [`Op::Receipt`]; what is news is said by the core.
+fn put_receipt(
+    db: &Connection,
+    mesh: &MeshId,
+    sender: &PeerKey,
+    receipt: &Receipt,
+) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO receipts (mesh, sender, last_n) VALUES (?1, ?2, ?3)
+         ON CONFLICT (mesh, sender) DO UPDATE SET last_n = max(last_n, excluded.last_n)",
+    )?
+    .execute(params![mesh.as_str(), peer(sender), int(receipt.n)])?;
+    let row = db
+        .prepare_cached(
+            "SELECT seq FROM outbox WHERE mesh = ?1 AND sender = ?2 AND client_message_id = ?3
+             ORDER BY seq DESC LIMIT 1",
+        )?
+        .query_row(
+            params![
+                mesh.as_str(),
+                peer(sender),
+                receipt.client_message_id.as_str()
+            ],
+            |row| get_count(row, 0),
+        )
+        .optional()?;
+    let Some(seq) = row else {
+        return Ok(());
+    };
+    let reached = RungReached::of(receipt);
+    let recipient = reached.recipient.to_string();
+    let here: Vec<Rung> = db
+        .prepare_cached("SELECT rung FROM rungs WHERE seq = ?1 AND recipient = ?2")?
+        .query_map(params![int(seq), recipient], |row| {
+            get_named(row, 0, Rung::ALL, Rung::as_str)
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    if !reached.is_news(here) {
+        return Ok(());
+    }
+    db.prepare_cached(
+        "INSERT INTO rungs (seq, recipient, rung, at, reason) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![
+        int(seq),
+        recipient,
+        reached.rung.as_str(),
+        reached.at,
+        reached.reason,
+    ])
+    .map(drop)
 }
 
 const STATUSES: [OutboxStatus; 5] = [

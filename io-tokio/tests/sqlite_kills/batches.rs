@@ -14,6 +14,7 @@ use bowline_core::store::mesh::{
 use bowline_core::store::registry::{MeshRow, Policy};
 use bowline_core::store::{host, mesh, registry};
 use bowline_core::time::Wall;
+use bowline_core::wire::receipt::{Receipt, Rung};
 use bowline_core::wire::{Base64Body, Priority};
 
 /// Numbers of messages that belong to one batch.
@@ -117,6 +118,27 @@ pub fn of_host(batch: u64) -> Vec<host::Op> {
             seq: InboxSeq(number(earlier, 1)),
             at: Wall(batch),
         });
+        ops.push(host::Op::SeenOwed {
+            seq: InboxSeq(number(earlier, 1)),
+        });
+        let settled = outgoing(earlier, 0);
+        ops.push(host::Op::Receipt {
+            mesh: settled.mesh,
+            sender: settled.sender,
+            receipt: Box::new(Receipt {
+                n: batch,
+                client_message_id: settled.client_message_id,
+                recipient: settled.target,
+                rung: Rung::Delivered,
+                reason: None,
+                at: format!("at {batch}"),
+            }),
+        });
+    }
+    if let Some(earlier) = batch.checked_sub(3).filter(|earlier| *earlier > 0) {
+        ops.push(host::Op::SeenTold {
+            seq: InboxSeq(number(earlier, 1)),
+        });
     }
     ops
 }
@@ -197,6 +219,7 @@ fn outgoing(batch: u64, nth: u64) -> OutboxRow {
         body: "o".repeat(100 * nth as usize),
         accepted_at: Wall(batch),
         state: state(OutboxStatus::Pending, None),
+        rungs: Vec::new(),
     }
 }
 

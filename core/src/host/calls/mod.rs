@@ -4,6 +4,7 @@
 //! never a wider view.
 
 mod joined;
+mod message;
 mod pages;
 mod present;
 mod sending;
@@ -90,6 +91,9 @@ impl Host {
             Request::Outbox(query) => self.query_outbox(request, &caller, &query),
             Request::OutboxGet { id, mesh } => {
                 self.query_outbox_row(request, &caller, id, mesh.as_deref())
+            }
+            Request::Message { id, mesh } => {
+                self.query_message(request, &caller, &id, mesh.as_deref())
             }
             Request::Peers { mesh, all } => {
                 self.query_peers(request, &caller, mesh.as_deref(), all)

@@ -7,12 +7,12 @@ use alloc::vec::Vec;
 use serde_json::{Value, json};
 
 use super::Caller;
-use crate::host::context::{SeenRequest, Waiter};
+use crate::host::context::{Identity, Promise, SeenRequest, Waiter};
 use crate::host::ipc::{Answer, InboxQuery, OutboxQuery};
 use crate::host::{Host, answers};
 use crate::id::{ClientMessageId, InboxSeq, MeshId, PubKey, RequestId};
 use crate::limits::{LOOK_UPS_AT_ONCE, PAGE_ROWS, PAGE_ROWS_MOST, SEEN_IDS};
-use crate::store::host::{InboxFilter, InboxRow, Load, Op, OutboxFilter, OutboxRow};
+use crate::store::host::{InboxContent, InboxFilter, InboxRow, Load, Op, OutboxFilter, OutboxRow};
 
 impl Host {
     pub(super) fn query_inbox(
@@ -127,14 +127,28 @@ impl Host {
             seen.ids.pop_front();
             seen.found += 1;
             if row.seen_at.is_none() {
-                let at = self.ctx.now.wall;
-                self.ctx.persist(Op::InboxSeen { seq: row.seq, at });
+                self.seen_now(row);
             }
         }
         if rows.len() < PAGE_ROWS_MOST {
             seen.ids.clear();
         }
         self.seen_next(seen);
+    }
+
+    /// What could not be opened was looked at, and read by nobody: its sender is not told.
+    fn seen_now(&mut self, row: &InboxRow) {
+        let (seq, at) = (row.seq, self.ctx.now.wall);
+        self.ctx.persist(Op::InboxSeen { seq, at });
+        if matches!(row.content, InboxContent::Undecryptable { .. }) {
+            return;
+        }
+        self.ctx.persist(Op::SeenOwed { seq });
+        let reader = Identity {
+            mesh: row.mesh.clone(),
+            peer: row.recipient.clone(),
+        };
+        self.ctx.promise(Promise::SeenOwed(reader));
     }
 
     pub(super) fn query_outbox(
@@ -180,7 +194,11 @@ impl Host {
         )
     }
 
-    fn load_page(&mut self, what: Load, waiter: Waiter) -> Result<Option<Answer>, Answer> {
+    pub(super) fn load_page(
+        &mut self,
+        what: Load,
+        waiter: Waiter,
+    ) -> Result<Option<Answer>, Answer> {
         if self.ctx.loads() >= LOOK_UPS_AT_ONCE {
             return Err(answers::busy("the store is behind; try again"));
         }

@@ -2,8 +2,11 @@
 
 mod ending;
 mod links;
+mod messages;
 mod presence;
+mod receipts;
 mod receiving;
+mod seen;
 mod sending;
 mod sessions;
 mod stalls;
@@ -38,6 +41,8 @@ use crate::store::{Event, Owner, Stall, Term, Txn, TxnId};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::broker::{Ack, HelloAck, MemberProfile, Push, Resumed, StreamAt};
 use crate::wire::client::Resume;
+use crate::wire::feature::Features;
+use crate::wire::receipt::{Receipt, Rung};
 use crate::wire::{Base64Body, BrokerFrame, ClientFrame, Close, Priority, Send, decode_client};
 
 const MACHINE_TOKEN: &str = "machine";
@@ -404,6 +409,25 @@ impl Bench {
         message
     }
 
+    /// Receipt number `n` of a message of `to`, on its connection.
+    fn receipt(&mut self, to: &PubKey, n: u64, id: &str, rung: Rung) {
+        let receipt = receipt(n, id, rung);
+        self.frame(self.conn_of(to), BrokerFrame::Receipt(receipt));
+    }
+
+    /// The frames of a kind that left since this was last asked.
+    fn take_frames<T>(&mut self, pick: impl Fn(&ClientFrame) -> Option<T>) -> Vec<(ConnId, T)> {
+        let mut taken = Vec::new();
+        self.frames.retain(|(conn, frame)| match pick(frame) {
+            Some(one) => {
+                taken.push((*conn, one));
+                false
+            }
+            None => true,
+        });
+        taken
+    }
+
     /// Messages acknowledged to the broker since this was last asked.
     fn take_client_acks(&mut self) -> Vec<MessageId> {
         let (acks, rest) = core::mem::take(&mut self.frames)
@@ -483,7 +507,7 @@ fn hello_ack(resumed: Resumed, count: u64) -> HelloAck {
         member_profile: MemberProfile::default(),
         services: None,
         protocol_version: Some(1),
-        features: None,
+        features: Some(Features::of_mesh(&Limits::default(), false)),
         lease_ttl_ms: Some(90_000),
         stream: Some(StreamAt {
             epoch: EPOCH,
@@ -570,6 +594,17 @@ fn sealed_push(to: &PubKey, sender: &SecretKey, id: &str, body: &str) -> Push {
         target_spec: None,
         seal: Some("x1".into()),
         attempt: None,
+    }
+}
+
+fn receipt(n: u64, id: &str, rung: Rung) -> Receipt {
+    Receipt {
+        n,
+        client_message_id: ClientMessageId::from(id),
+        recipient: key_of(&peer(5)),
+        rung,
+        reason: None,
+        at: alloc::format!("at {n}"),
     }
 }
 

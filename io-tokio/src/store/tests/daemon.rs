@@ -3,10 +3,11 @@
 use bowline_core::crypto::SecretKey;
 use bowline_core::id::{InboxSeq, MeshId, OutboxSeq, Role};
 use bowline_core::store::host::{
-    DirectoryRow, Image, InboxContent, InboxFilter, InboxRow, Load, MeshRow, Op, OutboxFilter,
-    OutboxRow, OutboxState, OutboxStatus, Recovered, Scope, SessionRow,
+    DirectoryRow, Image, InboxContent, InboxFilter, InboxRow, Load, MeshRow, MessageName, Op,
+    OutboxFilter, OutboxRow, OutboxState, OutboxStatus, Recovered, Scope, SessionRow,
 };
 use bowline_core::store::{Owner, Term};
+use bowline_core::wire::receipt::{Receipt, Rung};
 
 use super::*;
 use crate::store::daemon::{DaemonDatabase, HostRows, KIND};
@@ -84,7 +85,7 @@ fn assert_same(found: &Recovered, expected: &Recovered, seed: u64) {
 }
 
 fn draw_op(draw: &mut Draw, image: &Image) -> Op {
-    match draw.below(10) {
+    match draw.below(16) {
         0 => Op::MeshPut(Box::new(MeshRow {
             id: draw.id("mesh", 3),
             slug: draw.text(),
@@ -141,6 +142,7 @@ fn draw_op(draw: &mut Draw, image: &Image) -> Op {
             body: draw.text(),
             accepted_at: draw.wall(),
             state: draw_state(draw),
+            rungs: Vec::new(),
         })),
         6 => Op::OutboxState {
             seq: OutboxSeq(draw.below(image.last_outbox_seq.0 + 2)),
@@ -172,6 +174,24 @@ fn draw_op(draw: &mut Draw, image: &Image) -> Op {
             received_at: draw.wall(),
             seen_at: draw.some(Draw::wall),
         })),
+        9..12 => Op::Receipt {
+            mesh: draw.id("mesh", 2),
+            sender: draw.peer(2),
+            receipt: Box::new(Receipt {
+                n: draw.below(40),
+                client_message_id: draw.id("client", 20),
+                recipient: draw.pubkey(2),
+                rung: Rung::ALL[draw.below(4) as usize],
+                reason: draw.some(Draw::text),
+                at: draw.text(),
+            }),
+        },
+        12 | 13 => Op::SeenOwed {
+            seq: InboxSeq(draw.below(image.last_inbox_seq.0 + 2)),
+        },
+        14 => Op::SeenTold {
+            seq: InboxSeq(draw.below(image.last_inbox_seq.0 + 2)),
+        },
         _ => Op::InboxSeen {
             seq: InboxSeq(draw.below(image.last_inbox_seq.0 + 2)),
             at: draw.wall(),
@@ -221,7 +241,7 @@ fn draw_scope(draw: &mut Draw) -> Scope {
 }
 
 fn draw_load(draw: &mut Draw) -> Load {
-    match draw.below(4) {
+    match draw.below(7) {
         0 => Load::OutboxDedupe {
             mesh: draw.id("mesh", 2),
             sender: draw.peer(2),
@@ -241,6 +261,22 @@ fn draw_load(draw: &mut Draw) -> Load {
                 from: draw.some(|draw| draw.pubkey(2)),
                 limit: draw.below(20) as usize,
             },
+        },
+        3 => Load::SeenOwed {
+            mesh: draw.id("mesh", 2),
+            recipient: draw.peer(2),
+            limit: draw.below(20) as usize,
+        },
+        4 => Load::Message {
+            sent_by: draw_scope(draw),
+            received_by: draw_scope(draw),
+            id: MessageName {
+                text: ["client1", "client", "message", "message3", "nobody"]
+                    [draw.below(5) as usize]
+                    .into(),
+                or_prefix: draw.coin(),
+            },
+            limit: draw.below(20) as usize,
         },
         _ => Load::Outbox {
             scope: draw_scope(draw),
