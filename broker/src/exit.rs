@@ -20,6 +20,8 @@ Exit codes:
   7  not now: busy, out of space, or the outcome is unknown; try again
   8  the database is damaged, foreign or of a newer version
   9  halted: the store failed or was taken over; a restart recovers all that was durable
+  10  the message that was waited for is dead, expired or aborted
+  11  the message that was waited for did not come so far in the time given
 `session run` ends with the exit code of its command, or with 128 plus the signal that ended it.";
 
 /// See [`EXIT_CODES`].
@@ -34,6 +36,8 @@ pub enum Exit {
     NotNow = 7,
     BadDatabase = 8,
     Halted = 9,
+    Ended = 10,
+    TimedOut = 11,
 }
 
 impl Exit {
@@ -150,6 +154,8 @@ mod tests {
             Exit::NotNow,
             Exit::BadDatabase,
             Exit::Halted,
+            Exit::Ended,
+            Exit::TimedOut,
         ] {
             let line = format!("\n  {}  ", exit as u8);
             assert!(EXIT_CODES.contains(&line), "{exit:?} is not documented");

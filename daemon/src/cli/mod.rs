@@ -2,6 +2,7 @@
 
 mod broker;
 mod daemon;
+mod explain;
 mod inbox;
 mod logs;
 mod mesh;
@@ -12,6 +13,7 @@ mod send;
 mod session;
 mod status;
 mod up;
+mod wait;
 
 use std::env;
 use std::fs;
@@ -67,6 +69,8 @@ enum Verb {
     Peers(peers::PeersArgs),
     /// What was sent, and how far it got.
     Outbox(outbox::OutboxArgs),
+    /// How far a message came, and what it waits for.
+    Explain(explain::ExplainArgs),
     /// Run a broker.
     #[command(subcommand)]
     Broker(broker::BrokerVerb),
@@ -113,6 +117,7 @@ fn run(verb: Verb, output: Output) -> Result<ExitCode, Failure> {
             Verb::Inbox(args) => inbox::run(args, output).await?,
             Verb::Peers(args) => peers::run(args, output).await?,
             Verb::Outbox(args) => outbox::run(args, output).await?,
+            Verb::Explain(args) => explain::run(args, output).await?,
             Verb::Quickstart(args) => return quickstart::run(args, output).await,
             Verb::Broker(_) => unreachable!("handled above"),
         }
@@ -190,15 +195,22 @@ fn query(fields: &[(&str, Option<String>)]) -> String {
         query.push(if query.is_empty() { '?' } else { '&' });
         query.push_str(name);
         query.push('=');
-        for byte in value.bytes() {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                query.push(char::from(byte));
-            } else {
-                query.push_str(&format!("%{byte:02X}"));
-            }
-        }
+        query.push_str(&encoded(value));
     }
     query
+}
+
+/// As a part of a path or a value of a query.
+fn encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
 }
 
 #[cfg(test)]

@@ -59,11 +59,10 @@ pub(super) async fn run(args: OutboxArgs, output: Output) -> Result<(), Failure>
 
 /// No rung that was not reached: `sent` only once the broker has it durably.
 fn standing(row: &Value) -> &str {
-    match row["status"].as_str().unwrap_or_default() {
-        "pending" => "queued",
-        "inflight" => "queued, on its way",
-        "done" => "sent",
-        other => other,
+    match (row["status"].as_str(), row["state"].as_str()) {
+        (Some("inflight"), Some("queued")) => "queued, on its way",
+        (_, Some("accepted")) => "sent",
+        (_, state) => state.unwrap_or_default(),
     }
 }
 
@@ -81,12 +80,16 @@ mod tests {
 
     #[test]
     fn sent_is_said_only_of_what_the_broker_has() {
-        assert_eq!(standing(&json!({"status": "pending"})), "queued");
-        assert_eq!(
-            standing(&json!({"status": "inflight"})),
-            "queued, on its way"
-        );
-        assert_eq!(standing(&json!({"status": "done"})), "sent");
-        assert_eq!(standing(&json!({"status": "dead"})), "dead");
+        for (status, state, said) in [
+            ("pending", "queued", "queued"),
+            ("inflight", "queued", "queued, on its way"),
+            ("done", "accepted", "sent"),
+            ("done", "delivered", "delivered"),
+            ("done", "seen", "seen"),
+            ("dead", "dead", "dead"),
+            ("dead", "expired", "expired"),
+        ] {
+            assert_eq!(standing(&json!({ "status": status, "state": state })), said);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! `send`.
 
 use std::io::Read;
+use std::time::Duration;
 
 use bowline_broker::exit::{Exit, Failure};
 use clap::{Args, ValueEnum};
@@ -9,6 +10,7 @@ use serde_json::json;
 
 use super::caller;
 use super::output::{Output, text};
+use super::wait::{Follow, Goal, Watch};
 
 #[derive(Args, Debug)]
 pub(super) struct SendArgs {
@@ -28,6 +30,12 @@ pub(super) struct SendArgs {
     /// Which mesh, where several are joined.
     #[arg(long)]
     mesh: Option<String>,
+    /// Wait until it has come so far, and print how it gets there.
+    #[arg(long, value_enum, value_name = "RUNG")]
+    wait: Option<Goal>,
+    /// Wait no longer than this; without it, as long as it takes.
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    timeout: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -66,7 +74,13 @@ pub(super) async fn run(args: SendArgs, output: Output) -> Result<(), Failure> {
         .iter()
         .map(|id| ("idempotency-key", id.as_str()))
         .collect();
-    let answer = caller()?
+    let daemon = caller()?;
+    // Before it is sent: what happens to it from then on is told.
+    let watch = match args.wait {
+        Some(goal) => Some((goal, Watch::begin(&daemon).await?)),
+        None => None,
+    };
+    let answer = daemon
         .call(Method::POST, "/v1/send", Some(&request), &headers)
         .await?;
     let id = text(&answer.body, "id");
@@ -75,5 +89,11 @@ pub(super) async fn run(args: SendArgs, output: Output) -> Result<(), Failure> {
         202 => format!("queued {id}"),
         _ => format!("sent before, {id}: nothing was sent again"),
     };
-    output.say(human, &answer.body)
+    output.say(human, &answer.body)?;
+    let Some((goal, watch)) = watch else {
+        return Ok(());
+    };
+    let within = args.timeout.map(Duration::from_secs);
+    let follow = Follow::new(&daemon, output, &answer, goal);
+    follow.up(watch, within).await
 }
