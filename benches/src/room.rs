@@ -149,6 +149,10 @@ impl Room {
             let loaded = match what {
                 Load::Dedupe { .. } => Loaded::Dedupe(None),
                 Load::Backlog { .. } => Loaded::Backlog(Vec::new()),
+                Load::Receipts { .. } => Loaded::Receipts(Vec::new()),
+                Load::Deliveries { .. } | Load::Message { .. } => {
+                    unreachable!("nobody asks: {what:?}")
+                }
             };
             self.feed(Input::Store(store::Event::Loaded { load, loaded }));
         }

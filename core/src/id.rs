@@ -108,6 +108,8 @@ number_id! {
     SubscriberId,
     /// The place of a message in its mesh's order of acceptance. Rising, never reused.
     MessageSeq,
+    /// The place of a receipt among those of one sender. Rising, never reused.
+    ReceiptNumber,
     /// The place of a row in a daemon's outbox. Rising, never reused.
     OutboxSeq,
     /// The place of a row in a daemon's inbox. Rising, never reused.

@@ -97,6 +97,9 @@ pub const ACCEPT_DURABLE_WITHIN: Duration = Duration::from_secs(10);
 pub const BROKER_ANSWERS_WITHIN: Duration = Duration::from_secs(15);
 /// What a `busy` refusal asks for.
 pub const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// What a refusal asks for that only somebody else can mend.
+pub const STORAGE_FULL_RETRY_AFTER: Duration = Duration::from_secs(5);
+pub const RECIPIENT_FULL_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Unpersisted transactions a machine keeps before new accepts are `busy`.
 pub const UNPERSISTED_TXNS: usize = 4_096;
 pub const UNPERSISTED_BYTES: usize = 64 * 1024 * 1024;

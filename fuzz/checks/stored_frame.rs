@@ -27,8 +27,12 @@ const MEMBER: PubKey = PubKey([2; 32]);
 thread_local! {
     static DATABASE: Connection = {
         let db = Connection::open_in_memory().expect("memory");
-        let schema = include_str!("../../migrations/broker/sqlite/0001_foundation.sql");
-        db.execute_batch(schema).expect("our own schema");
+        for schema in [
+            include_str!("../../migrations/broker/sqlite/0001_foundation.sql"),
+            include_str!("../../migrations/broker/sqlite/0002_receipts.sql"),
+        ] {
+            db.execute_batch(schema).expect("our own schema");
+        }
         db
     };
 }

@@ -7,12 +7,15 @@ use std::sync::{Arc, OnceLock, mpsc};
 use bowline_core::crypto::SecretKey;
 use bowline_core::crypto::stand_in::StandIn;
 use bowline_core::host::Host;
-use bowline_core::id::{Fingerprint, InboxSeq, MessageSeq, OutboxSeq, PeerKey, PubKey, Role};
+use bowline_core::id::{
+    ConnId, Fingerprint, InboxSeq, MessageSeq, OutboxSeq, PeerKey, PubKey, ReceiptNumber, Role,
+};
 use bowline_core::limits::Limits;
 use bowline_core::machine::Machine;
 use bowline_core::mesh::{self, Mesh};
 use bowline_core::store::mesh::{
-    DedupeRow, InviteRow, MemberRole, MemberRow, MessageRow, Op as MeshOp, PeerRow, Registration,
+    ClaimRow, DedupeRow, InviteRow, MemberRole, MemberRow, MessageRow, Op as MeshOp, PeerRow,
+    ReceiptRow, Registration,
 };
 use bowline_core::store::{Event, Txn, TxnId, host};
 use bowline_core::time::{Mono, Now, Wall};
@@ -254,8 +257,26 @@ fn mesh_ops() -> Vec<MeshOp> {
         }),
         MeshOp::DeliveryPut {
             seq: MessageSeq(1),
-            recipient: peer,
+            recipient: peer.clone(),
+            claim: Some(ClaimRow {
+                id: ConnId(1),
+                attempts: 1,
+                claimed_at: NOW.wall,
+                expires_at: NOW.wall,
+            }),
         },
+        MeshOp::DeliverySettled(Box::new(ReceiptRow {
+            sender: peer.clone(),
+            n: ReceiptNumber(1),
+            recipient: peer,
+            recipient_pubkey: PubKey([1; 32]),
+            seq: MessageSeq(1),
+            message_id: "b1".into(),
+            client_message_id: "c1".into(),
+            rung: Rung::Delivered,
+            reason: Some("none".into()),
+            at: NOW.wall,
+        })),
     ]
 }
 

@@ -18,7 +18,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use bowline_core::entropy::Entropy;
-use bowline_core::id::{LoadId, MessageSeq};
+use bowline_core::id::{LoadId, MessageSeq, ReceiptNumber};
 use bowline_core::store::host::{InboxFilter, OutboxFilter, Scope};
 use bowline_core::store::{Event, Txn, TxnId, host, mesh, registry};
 use bowline_core::time::Wall;
@@ -508,7 +508,17 @@ impl Party for Broker {
                     sender: sender.clone(),
                     client_message_id: id.clone(),
                 });
-            for what in backlogs.chain(look_ups) {
+            let receipts =
+                expected
+                    .image
+                    .receipt_numbers
+                    .keys()
+                    .map(|sender| mesh::Load::Receipts {
+                        sender: sender.clone(),
+                        after: ReceiptNumber(0),
+                        limit: usize::MAX,
+                    });
+            for what in backlogs.chain(look_ups).chain(receipts) {
                 let loaded = load(&mut mesh, &events, what.clone());
                 assert!(
                     loaded == expected.image.load(&what),

@@ -240,14 +240,14 @@ impl<'a> Drawing<'a> {
         for op in ops {
             match op {
                 Op::PeerPut(row) if !row.present => self.end(&Open::Lease(row.key.clone()), at),
-                Op::DeliveryPut { seq, recipient } => {
+                Op::DeliveryPut { seq, recipient, .. } => {
                     let lane = self.deliveries();
                     let row = format!("{}", seq.0 % DELIVERIES_DRAWN_SIDE_BY_SIDE as u64);
                     let open = Open::Delivery(seq.0, recipient.clone());
                     self.begin(open, lane, &row, at, "owed", record);
                 }
-                Op::DeliveryDone { seq, recipient } => {
-                    self.end(&Open::Delivery(seq.0, recipient.clone()), at);
+                Op::DeliverySettled(row) => {
+                    self.end(&Open::Delivery(row.seq.0, row.recipient.clone()), at);
                 }
                 _ => {}
             }

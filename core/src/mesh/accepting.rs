@@ -1,4 +1,12 @@
-//! Accepting a `send`: dedupe before the limiter, then route, then one transaction.
+//! Accepting a `send`, in four phases; what one refuses, those before it have left nothing of.
+//!
+//! - **B0, known?** An id that was accepted answers the same again, whatever else holds by now and
+//!   without touching the budget of sends; what memory does not know is looked up, from a budget of
+//!   its own.
+//! - **B1, well-formed and affordable?** Shape, size, the store's state, and a token of the sender's.
+//! - **B2, may it go there?** The target exists, takes mail, and has room. A refusal gives the
+//!   token back: an id costs one token, however often it is sent.
+//! - **B3, accept.** Dedupe record, message and delivery in one transaction.
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -9,7 +17,10 @@ use sha2::{Digest, Sha256};
 use super::{Continue, Mesh, Output, Promise, Why};
 use crate::dedupe::Seen;
 use crate::id::{ClientMessageId, ConnId, Fingerprint, MemberId, PeerKey, PubKey};
-use crate::limits::{ACCEPT_DURABLE_WITHIN, BUSY_RETRY_AFTER, KNOWN_ABSENT_FOR};
+use crate::limits::{
+    ACCEPT_DURABLE_WITHIN, BUSY_RETRY_AFTER, KNOWN_ABSENT_FOR, RECIPIENT_FULL_RETRY_AFTER,
+    STORAGE_FULL_RETRY_AFTER,
+};
 use crate::mark::Mark;
 use crate::store::TxnId;
 use crate::store::mesh::{DedupeRow, Load, MessageRow, Op};
@@ -36,12 +47,18 @@ pub(super) struct PendingAck {
     pub(super) deadline: Mono,
 }
 
-/// What a `send` says once it was read.
+/// Whose `send` it is, and what it is a repeat of.
 #[derive(Clone, Debug)]
 struct Checked {
     sender: PeerKey,
-    target: PubKey,
     fingerprint: Fingerprint,
+}
+
+/// A token was taken for it: it is spent by an accept or given back.
+#[must_use]
+#[derive(Debug)]
+struct Charged {
+    target: PubKey,
 }
 
 /// Why it is refused.
@@ -54,9 +71,14 @@ struct Refusal {
 
 impl Mesh {
     pub(super) fn on_send(&mut self, now: Now, id: ConnId, send: Box<Send>) {
-        let checked = match self.check(id, &send) {
-            Ok(checked) => checked,
-            Err(refusal) => return self.refuse(id, &send, refusal),
+        let Some(conn) = self.conns.get(&id) else {
+            return;
+        };
+        let checked = Checked {
+            sender: conn.peer.clone(),
+            fingerprint: send
+                .request_fingerprint
+                .unwrap_or_else(|| fingerprint_of(&send)),
         };
         let Some(client_message_id) = send.client_message_id.clone() else {
             return self.accept(now, id, &send, checked);
@@ -141,42 +163,6 @@ impl Mesh {
     /// Only called with what left the gate.
     pub(super) fn answer(&mut self, ack: &PendingAck) {
         self.send(ack.conn, &BrokerFrame::Ack(Box::new(ack.ack.clone())));
-    }
-
-    fn check(&self, id: ConnId, send: &Send) -> Result<Checked, Refusal> {
-        let conn = self
-            .conns
-            .get(&id)
-            .ok_or(bad_request("the connection is gone"))?;
-        let target = match Target::parse(&send.target_spec) {
-            Ok(Target::Key(key)) => key,
-            Ok(_) => return Err(bad_request("only a single key can be written to")),
-            Err(_) => return Err(bad_request("the target is not 64 hex characters")),
-        };
-        if send.ciphertext.len() > self.config.limits.inline_bytes {
-            return Err(permanent(
-                SendCode::PayloadTooLarge,
-                "the ciphertext is longer than inline_bytes",
-            ));
-        }
-        if send
-            .seal
-            .as_deref()
-            .is_some_and(|seal| !matches!(seal, "x1" | "box"))
-        {
-            return Err(bad_request("the seal is of an unknown suite"));
-        }
-        if conn.peer == PeerKey::Session(target) {
-            return Err(bad_request("the target is the sender itself"));
-        }
-        let fingerprint = send
-            .request_fingerprint
-            .unwrap_or_else(|| fingerprint_of(send));
-        Ok(Checked {
-            sender: conn.peer.clone(),
-            target,
-            fingerprint,
-        })
     }
 
     /// An id that was accepted before answers the same again, without touching any budget.
@@ -292,24 +278,89 @@ impl Mesh {
         }
     }
 
+    /// B1 to B3.
     fn accept(&mut self, now: Now, id: ConnId, send: &Send, checked: Checked) {
-        match self.route(now, &checked) {
+        let charged = match self.charge(now, send, &checked) {
+            Ok(charged) => charged,
+            Err(refusal) => return self.refuse(id, send, refusal),
+        };
+        match self.route(now, &charged) {
             Ok(recipient) => self.commit(now, id, send, checked, &recipient),
-            Err(refusal) => self.refuse(id, send, refusal),
+            Err(refusal) => {
+                self.give_back(now, &checked.sender, charged);
+                self.refuse(id, send, refusal);
+            }
         }
     }
 
-    /// Nothing is written and no id is consumed by a refusal.
-    fn route(&mut self, now: Now, checked: &Checked) -> Result<PeerKey, Refusal> {
+    /// B1. The token is taken last: what is refused before has cost nothing.
+    fn charge(&mut self, now: Now, send: &Send, checked: &Checked) -> Result<Charged, Refusal> {
+        let target = self.well_formed(send, &checked.sender)?;
         if self.ledger.is_busy() {
-            self.marks.hit(Mark::AcceptBusy);
-            return Err(deferral(
-                SendCode::Busy,
-                "the store is behind",
-                BUSY_RETRY_AFTER,
+            return Err(self.store_refuses());
+        }
+        let rate = self.send_rate();
+        let sender = self.peer_entry(&checked.sender, now.mono);
+        if let Err(wait) = sender.sends.take(now.mono, rate) {
+            self.marks.hit(Mark::RateLimited);
+            self.stats.limited_after_accept += u64::from(self.is_known(send, checked));
+            return Err(deferral(SendCode::RateLimited, "too many sends", wait));
+        }
+        Ok(Charged { target })
+    }
+
+    fn give_back(&mut self, now: Now, sender: &PeerKey, _: Charged) {
+        self.marks.hit(Mark::LimiterGaveBack);
+        let rate = self.send_rate();
+        self.peer_entry(sender, now.mono).sends.give_back(rate);
+    }
+
+    fn well_formed(&self, send: &Send, sender: &PeerKey) -> Result<PubKey, Refusal> {
+        let target = match Target::parse(&send.target_spec) {
+            Ok(Target::Key(key)) => key,
+            Ok(_) => return Err(bad_request("only a single key can be written to")),
+            Err(_) => return Err(bad_request("the target is not 64 hex characters")),
+        };
+        if send.ciphertext.len() > self.config.limits.inline_bytes {
+            return Err(permanent(
+                SendCode::PayloadTooLarge,
+                "the ciphertext is longer than inline_bytes",
             ));
         }
-        let Some(recipient) = self.recipient(now, &checked.target) else {
+        if send
+            .seal
+            .as_deref()
+            .is_some_and(|seal| !matches!(seal, "x1" | "box"))
+        {
+            return Err(bad_request("the seal is of an unknown suite"));
+        }
+        if *sender == PeerKey::Session(target) {
+            return Err(bad_request("the target is the sender itself"));
+        }
+        Ok(target)
+    }
+
+    fn store_refuses(&mut self) -> Refusal {
+        if self.ledger.is_stalled() && self.store_full {
+            self.marks.hit(Mark::StorageFull);
+            let wait = STORAGE_FULL_RETRY_AFTER;
+            return deferral(SendCode::StorageFull, "the broker's disk is full", wait);
+        }
+        self.marks.hit(Mark::AcceptBusy);
+        deferral(SendCode::Busy, "the store is behind", BUSY_RETRY_AFTER)
+    }
+
+    /// B0 let nothing through that was accepted: what this counts is a defect.
+    fn is_known(&self, send: &Send, checked: &Checked) -> bool {
+        send.client_message_id.as_ref().is_some_and(|own| {
+            let key = (checked.sender.clone(), own.clone());
+            self.dedupe.seen(&key) != Seen::Unknown
+        })
+    }
+
+    /// B2.
+    fn route(&mut self, now: Now, charged: &Charged) -> Result<PeerKey, Refusal> {
+        let Some(recipient) = self.recipient(now, &charged.target) else {
             self.marks.hit(Mark::TargetUnknown);
             return Err(permanent(
                 SendCode::TargetNotFound,
@@ -322,24 +373,14 @@ impl Mesh {
         }
         let limits = &self.config.limits;
         let (most_messages, most_bytes) = (limits.owed_messages, limits.owed_bytes);
-        let rate = self.send_rate();
         let owed = &self.peer_entry(&recipient, now.mono).owed;
         if owed.messages() >= most_messages || owed.bytes() >= most_bytes {
             self.marks.hit(Mark::RecipientFull);
-            let wait = Duration::from_secs(5);
             return Err(deferral(
                 SendCode::RecipientFull,
                 "the recipient is owed too much",
-                wait,
+                RECIPIENT_FULL_RETRY_AFTER,
             ));
-        }
-        if let Err(wait) = self
-            .peer_entry(&checked.sender, now.mono)
-            .sends
-            .take(now.mono, rate)
-        {
-            self.marks.hit(Mark::RateLimited);
-            return Err(deferral(SendCode::RateLimited, "too many sends", wait));
         }
         Ok(recipient)
     }
@@ -355,7 +396,7 @@ impl Mesh {
         Some(PeerKey::Member(member.id.clone()))
     }
 
-    /// Dedupe record, message and delivery become durable together or not at all.
+    /// B3.
     fn commit(&mut self, now: Now, id: ConnId, send: &Send, checked: Checked, recipient: &PeerKey) {
         let Some((sender_pubkey, sender_member, sender_name)) = self.signature_of(id) else {
             return;
@@ -389,12 +430,14 @@ impl Mesh {
         let weight = message.weight();
         self.ledger
             .push(Op::MessagePut(Box::new((*message).clone())), weight);
+        let claim = self.foretell(recipient, &message);
         self.ledger.push(
             Op::DeliveryPut {
                 seq,
                 recipient: recipient.clone(),
+                claim,
             },
-            64,
+            128,
         );
         let txn = self.ledger.current();
         if let Some(client_message_id) = send.client_message_id.clone() {
@@ -413,9 +456,13 @@ impl Mesh {
         let most_warm = self.warm_most();
         let peer = self.peer_entry(recipient, now.mono);
         let present = peer.lease.is_present();
-        peer.owed.accept(message, txn, present, most_warm);
+        let foretold = claim.map(|claim| claim.id);
+        peer.owed.accept(message, txn, present, most_warm, foretold);
         if present && peer.owed.is_cold() {
             self.paging.insert(recipient.clone());
+        }
+        if self.timers.get(&Why::Expiry(recipient.clone())).is_none() {
+            self.expect_expiry(now, recipient, Some(now.wall));
         }
         let ack = Ack {
             id: send.id.clone(),

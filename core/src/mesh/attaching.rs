@@ -8,9 +8,10 @@ use super::conn::{Conn, Offered};
 use super::hellos::Verdict;
 use super::lease::{self, Attached};
 use super::presence::{Announcement, display_name};
+use super::receipts::ToldUpto;
 use super::stream::{Continue, Stream};
 use super::{MemberUse, Mesh, Output, Promise, Why, closed_by_bye};
-use crate::id::{ConnId, Epoch, PeerKey, Role};
+use crate::id::{ConnId, Epoch, PeerKey, ReceiptNumber, Role};
 use crate::limits::{
     KNOWN_ABSENT_PER_MESH, MEMBERS_PER_MESH, PEERS_PER_MESH, SESSION_KEYS_PER_MEMBER_A_DAY,
     SESSIONS_PER_MEMBER,
@@ -23,7 +24,7 @@ use crate::wire::broker::{ErrorFrame, EventKind, HelloAck, MemberProfile, Resume
 use crate::wire::client::{About, Group};
 use crate::wire::encode::encode_broker;
 use crate::wire::feature::{
-    ATTEST1, FEATURES1, Features, LIVE1, PROTOCOL_VERSION, RESUME1, SEAL_X1,
+    ATTEST1, FEATURES1, Features, LIVE1, PROTOCOL_VERSION, RECEIPTS1, RESUME1, SEAL_X1,
 };
 use crate::wire::{BrokerFrame, Close, HelloCode, Status};
 
@@ -51,7 +52,7 @@ impl Mesh {
             return self.attach_quiet(now, id, &hello, &member, features);
         }
         let key = hello.key.clone();
-        let offered = offered(&hello);
+        let offered = self.offered(&hello);
         let most = lease::connections_most(hello.role);
         let peer = self.peer_entry(&key, now.mono);
         let Some(attached) = peer.lease.attach(id, most) else {
@@ -88,6 +89,7 @@ impl Mesh {
         self.out.push(Output::Attached { conn: id });
         self.acknowledge_hello(id, &hello, &member, features);
         self.pump_stream(now, id);
+        self.pump_receipts(id);
         self.page(&key);
         self.deliver(&key);
     }
@@ -268,8 +270,11 @@ impl Mesh {
             .map(|(key, peer)| (peer.row.as_ref().map(|row| row.last_seen), key.clone()))
             .min();
         let Some((_, key)) = oldest else { return false };
-        if let Some(row) = self.peers.remove(&key).and_then(|peer| peer.row) {
-            self.by_pubkey.remove(&row.pubkey);
+        if let Some(peer) = self.peers.remove(&key) {
+            self.receipts_floor = self.receipts_floor.max(peer.receipts.last);
+            if let Some(row) = peer.row {
+                self.by_pubkey.remove(&row.pubkey);
+            }
         }
         self.ledger.push(Op::PeerForget(key), 64);
         true
@@ -416,6 +421,28 @@ impl Mesh {
             .hold(self.ledger.current(), Promise::Announce(announcement));
     }
 
+    pub(super) fn offered(&self, hello: &VerifiedHello) -> Offered {
+        let capabilities = &hello.offer.capabilities;
+        // Who does not say what it has is told from here on.
+        let durable = self
+            .peers
+            .get(&hello.key)
+            .map_or(self.receipts_floor, |peer| peer.receipts.durable);
+        let after = hello.offer.receipts.map(|has| ReceiptNumber(has.after));
+        let told = ToldUpto {
+            n: after.map_or(durable, |after| after.min(durable)),
+            loading: false,
+        };
+        Offered {
+            session_pubkey: hello.session_pubkey,
+            features: capabilities.has(FEATURES1),
+            live1: capabilities.has(LIVE1),
+            resume1: capabilities.has(RESUME1),
+            seal_x1: capabilities.has(SEAL_X1),
+            receipts: capabilities.has(RECEIPTS1).then_some(told),
+        }
+    }
+
     fn features(&self) -> Features {
         Features::of_mesh(&self.config.limits, self.config.open)
     }
@@ -487,17 +514,6 @@ impl Mesh {
             resumed: resume1.then_some(resumed),
         };
         self.send(id, &BrokerFrame::HelloAck(Box::new(ack)));
-    }
-}
-
-pub(super) fn offered(hello: &VerifiedHello) -> Offered {
-    let capabilities = &hello.offer.capabilities;
-    Offered {
-        session_pubkey: hello.session_pubkey,
-        features: capabilities.has(FEATURES1),
-        live1: capabilities.has(LIVE1),
-        resume1: capabilities.has(RESUME1),
-        seal_x1: capabilities.has(SEAL_X1),
     }
 }
 

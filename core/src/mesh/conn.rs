@@ -3,6 +3,7 @@
 use alloc::collections::VecDeque;
 use alloc::string::String;
 
+use super::receipts::ToldUpto;
 use crate::id::{ConnId, MemberId, MessageSeq, PeerKey, PubKey};
 use crate::limits::{HELD_BYTES_BEHIND_LOOK_UP, HELD_FRAMES_BEHIND_LOOK_UP};
 use crate::time::Mono;
@@ -20,6 +21,8 @@ pub struct Conn {
     pub live1: bool,
     pub resume1: bool,
     pub seal_x1: bool,
+    /// How far it was told of what became of its messages; `None`: it did not ask.
+    pub receipts: Option<ToldUpto>,
     /// The number of the last live event handed to it.
     pub stream_at: u64,
     pub stream_checked_at: Mono,
@@ -55,6 +58,7 @@ pub struct Offered {
     pub live1: bool,
     pub resume1: bool,
     pub seal_x1: bool,
+    pub receipts: Option<ToldUpto>,
 }
 
 impl Conn {
@@ -69,6 +73,7 @@ impl Conn {
             live1: offered.live1,
             resume1: offered.resume1,
             seal_x1: offered.seal_x1,
+            receipts: offered.receipts,
             stream_at: 0,
             stream_checked_at: now,
             handed: 0,

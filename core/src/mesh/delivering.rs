@@ -5,15 +5,16 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use super::conn::Conn;
-use super::delivery::{Next, Page, Takes};
+use super::delivery::{Next, Page, Takes, claim_term};
 use super::{Continue, Mesh, Why};
 use crate::id::{ConnId, PeerKey};
 use crate::mark::Mark;
-use crate::store::mesh::{Load, MessageRow, Op};
+use crate::store::mesh::{ClaimRow, Load, MessageRow, Op};
 use crate::time::Now;
 use crate::wire::broker::Push;
 use crate::wire::client::ClientAck;
 use crate::wire::encode::encode_broker;
+use crate::wire::receipt::Rung;
 use crate::wire::{BrokerFrame, Status};
 
 impl Mesh {
@@ -40,11 +41,12 @@ impl Mesh {
             }
         }
         self.pump_stream(now, id);
+        self.pump_receipts(id);
         self.deliver(&key);
     }
 
     /// Settles the acknowledging peer's own delivery, never another's. No reply.
-    pub(super) fn on_client_ack(&mut self, id: ConnId, ack: &ClientAck) {
+    pub(super) fn on_client_ack(&mut self, now: Now, id: ConnId, ack: &ClientAck) {
         let Some(key) = self.conns.get(&id).map(|conn| conn.peer.clone()) else {
             return;
         };
@@ -58,7 +60,7 @@ impl Mesh {
                 .and_then(|own| peer.owed.pushed_with_client_id(id, own))
         });
         let claimed = peer.owed.claimed();
-        let Some(seq) = message_id.and_then(|message| peer.owed.settle(&message, txn)) else {
+        let Some(message) = message_id.and_then(|message| peer.owed.settle(&message, txn)) else {
             self.marks.hit(Mark::AckIgnored);
             return;
         };
@@ -66,13 +68,7 @@ impl Mesh {
             self.marks.hit(Mark::AckedUnclaimed);
         }
         self.stats.acknowledgements += 1;
-        self.ledger.push(
-            Op::DeliveryDone {
-                seq,
-                recipient: key.clone(),
-            },
-            64,
-        );
+        self.settle(now, &key, &message.head(), Rung::Delivered, None);
         self.deliver(&key);
     }
 
@@ -81,6 +77,7 @@ impl Mesh {
             return;
         };
         let ended = peer.owed.expire_claims(now.mono);
+        self.stats.claims_expired += ended as u64;
         for _ in 0..ended {
             self.marks.hit(Mark::ClaimExpired);
         }
@@ -148,12 +145,13 @@ impl Mesh {
         };
         let takes = self.takes(key);
         let window = self.config.limits.window_messages;
+        let (wall, kept_for) = (self.wall, self.config.limits.undelivered_for);
         let mut held_by_status = false;
         let next = peer
             .owed
             .next(self.gate.durable(), window, |message, attempts| {
-                held_by_status |= !takes.status_lets(message, attempts);
-                takes.lets(message, attempts)
+                held_by_status |= !takes.status_lets(message.priority, attempts);
+                takes.lets(message, attempts) && wall < message.created_at + kept_for
             });
         if held_by_status {
             self.marks.hit(Mark::HeldByStatus);
@@ -179,7 +177,7 @@ impl Mesh {
         }
     }
 
-    fn takes(&self, key: &PeerKey) -> Takes {
+    pub(super) fn takes(&self, key: &PeerKey) -> Takes {
         let peer = self.peers.get(key);
         let conn = peer.and_then(|peer| self.conns.get(&peer.delivers_on?));
         Takes {
@@ -279,9 +277,39 @@ impl Mesh {
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.pushed(seq);
         }
-        if let Some(peer) = self.peers.get_mut(key) {
-            peer.owed.claim(seq, id);
+        self.stats.claims += 1;
+        let is_told = self
+            .peers
+            .get_mut(key)
+            .is_some_and(|peer| peer.owed.claim(seq, id));
+        if is_told {
+            let op = Op::DeliveryClaimed {
+                seq,
+                recipient: key.clone(),
+                claim: self.claim_row(id, next.attempt),
+            };
+            self.ledger.push(op, 128);
         }
         true
+    }
+
+    /// What the row of a message accepted now says of its first push, where nothing is before it.
+    pub(super) fn foretell(&self, key: &PeerKey, message: &MessageRow) -> Option<ClaimRow> {
+        let limits = &self.config.limits;
+        let peer = self.peers.get(key)?;
+        let conn = self.conns.get(&peer.delivers_on?)?;
+        let goes_out = peer.owed.is_next(limits.window_messages)
+            && conn.queued() <= limits.queued_bytes / 2
+            && self.takes(key).lets(message, 0);
+        goes_out.then(|| self.claim_row(conn.id, 1))
+    }
+
+    fn claim_row(&self, id: ConnId, attempts: u32) -> ClaimRow {
+        ClaimRow {
+            id,
+            attempts,
+            claimed_at: self.wall,
+            expires_at: self.wall + claim_term(attempts, self.config.limits.claim),
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::limits::REDELIVER_AFTER;
 use crate::store::TxnId;
 use crate::store::mesh::MessageRow;
 use crate::time::Mono;
-use crate::wire::Status;
+use crate::wire::{Priority, Status};
 
 /// Bytes of message kept in memory for one recipient before the rest is left to the store.
 const WARM_BYTES: usize = 1024 * 1024;
@@ -52,14 +52,18 @@ pub struct Takes {
 
 impl Takes {
     #[must_use]
-    pub fn status_lets(self, message: &MessageRow, attempts: u32) -> bool {
-        attempts > 0 || self.status.takes(message.priority)
+    pub fn status_lets(self, priority: Priority, attempts: u32) -> bool {
+        attempts > 0 || self.status.takes(priority)
+    }
+
+    #[must_use]
+    pub fn suite_lets(self, seal: Option<&str>) -> bool {
+        self.opens_x1 || seal != Some("x1")
     }
 
     #[must_use]
     pub fn lets(self, message: &MessageRow, attempts: u32) -> bool {
-        self.status_lets(message, attempts)
-            && (self.opens_x1 || message.seal.as_deref() != Some("x1"))
+        self.status_lets(message.priority, attempts) && self.suite_lets(message.seal.as_deref())
     }
 }
 
@@ -71,6 +75,17 @@ struct Delivery {
     /// Pushes so far.
     attempts: u32,
     claim: Option<Claim>,
+    /// The connection of which the row says already that the first push goes out on it.
+    foretold: Option<ConnId>,
+}
+
+/// What memory knows of one delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    pub attempts: u32,
+    pub claimed: bool,
+    /// When the claim ends, if its push has left.
+    pub until: Option<Mono>,
 }
 
 #[derive(Debug)]
@@ -131,7 +146,15 @@ impl Owed {
     }
 
     /// A message accepted now. `keep`: the recipient is present, so memory may hold it.
-    pub fn accept(&mut self, message: Arc<MessageRow>, txn: TxnId, keep: bool, most_warm: usize) {
+    /// `foretold`: see [`Self::claim`].
+    pub fn accept(
+        &mut self,
+        message: Arc<MessageRow>,
+        txn: TxnId,
+        keep: bool,
+        most_warm: usize,
+        foretold: Option<ConnId>,
+    ) {
         let weight = message.weight();
         self.messages += 1;
         self.bytes += weight;
@@ -143,7 +166,7 @@ impl Owed {
             self.chill_from(self.warm_upto, txn);
             return;
         }
-        self.insert(message, txn);
+        self.insert(message, txn, foretold);
     }
 
     /// Lets go of what is not taken, where it keeps out the cold part. How many messages.
@@ -203,7 +226,7 @@ impl Owed {
             after = message.seq;
             if !self.rows.contains_key(&after) {
                 // What the store returned is durable.
-                self.insert(Arc::new(message), TxnId(0));
+                self.insert(Arc::new(message), TxnId(0), None);
             }
         }
         self.cold = (!complete).then_some(Cold {
@@ -247,15 +270,35 @@ impl Owed {
             })
     }
 
-    /// It goes out on `conn`. Its time begins with [`Self::left`].
-    pub fn claim(&mut self, seq: MessageSeq, conn: ConnId) {
+    /// It goes out on `conn`. Its time begins with [`Self::left`]. True where the row has to be told:
+    /// it was not foretold with the accept.
+    pub fn claim(&mut self, seq: MessageSeq, conn: ConnId) -> bool {
         let Some(delivery) = self.rows.get_mut(&seq) else {
-            return;
+            return false;
         };
         delivery.attempts += 1;
         delivery.claim = Some(Claim { conn, until: None });
         self.ready.remove(&seq);
         self.claimed.insert(seq);
+        delivery.foretold.take() != Some(conn)
+    }
+
+    /// Whether a message accepted now would be pushed as soon as it is durable, as far as what is
+    /// owed decides it.
+    #[must_use]
+    pub fn is_next(&self, window: usize) -> bool {
+        self.cold.is_none() && self.ready.is_empty() && self.claimed.len() < window
+    }
+
+    /// `None`: memory does not hold it.
+    #[must_use]
+    pub fn known(&self, seq: MessageSeq) -> Option<Known> {
+        let delivery = self.rows.get(&seq)?;
+        Some(Known {
+            attempts: delivery.attempts,
+            claimed: delivery.claim.is_some(),
+            until: delivery.claim.as_ref().and_then(|claim| claim.until),
+        })
     }
 
     /// Its last byte was handed to the socket of `conn`: the claim's time begins.
@@ -290,7 +333,7 @@ impl Owed {
 
     /// Settles a delivery, whatever its state: an acknowledgement that comes after its claim
     /// expired is still true. `txn`: the transaction that will say so.
-    pub fn settle(&mut self, id: &MessageId, txn: TxnId) -> Option<MessageSeq> {
+    pub fn settle(&mut self, id: &MessageId, txn: TxnId) -> Option<Arc<MessageRow>> {
         let seq = self.by_id.remove(id)?;
         let delivery = self.rows.remove(&seq)?;
         self.ready.remove(&seq);
@@ -299,13 +342,15 @@ impl Owed {
         self.warm_bytes -= weight;
         self.bytes -= weight;
         self.messages -= 1;
-        self.settled = txn;
-        if let Some(cold) = self.cold.as_mut().filter(|cold| seq > cold.after) {
-            // A page that is under way may hold it still.
-            cold.loading = None;
-            cold.not_before = txn;
-        }
-        Some(seq)
+        self.note_settled(seq, txn);
+        Some(delivery.message)
+    }
+
+    /// The same for one that only the store holds: a page of it says that it is owed.
+    pub fn settle_cold(&mut self, seq: MessageSeq, weight: usize, txn: TxnId) {
+        self.bytes = self.bytes.saturating_sub(weight);
+        self.messages = self.messages.saturating_sub(1);
+        self.note_settled(seq, txn);
     }
 
     /// The one message pushed to `conn` and unacknowledged that has this sender's id, if exactly
@@ -353,6 +398,15 @@ impl Owed {
         self.cold.is_some()
     }
 
+    fn note_settled(&mut self, seq: MessageSeq, txn: TxnId) {
+        self.settled = txn;
+        if let Some(cold) = self.cold.as_mut().filter(|cold| seq > cold.after) {
+            // A page that is under way may hold it still.
+            cold.loading = None;
+            cold.not_before = txn;
+        }
+    }
+
     fn has_room(&self, most_warm: usize) -> bool {
         let room = most_warm.saturating_sub(self.rows.len());
         room * 2 >= most_warm && self.warm_bytes * 2 <= WARM_BYTES
@@ -387,7 +441,7 @@ impl Owed {
         });
     }
 
-    fn insert(&mut self, message: Arc<MessageRow>, txn: TxnId) {
+    fn insert(&mut self, message: Arc<MessageRow>, txn: TxnId, foretold: Option<ConnId>) {
         let seq = message.seq;
         self.warm_upto = self.warm_upto.max(seq);
         self.warm_bytes += message.weight();
@@ -400,6 +454,7 @@ impl Owed {
                 txn,
                 attempts: 0,
                 claim: None,
+                foretold,
             },
         );
     }
@@ -429,7 +484,8 @@ impl Owed {
 
 /// The first claim, then 1, 2, 4, then every 5 min: a live peer that does not acknowledge is not
 /// helped by being flooded.
-fn claim_term(attempts: u32, first: Duration) -> Duration {
+#[must_use]
+pub fn claim_term(attempts: u32, first: Duration) -> Duration {
     match attempts {
         0 | 1 => first,
         n => {
@@ -444,7 +500,7 @@ mod tests {
     use super::*;
     use crate::id::{Fingerprint, PeerKey, PubKey};
     use crate::time::Wall;
-    use crate::wire::{Base64Body, Priority};
+    use crate::wire::Base64Body;
 
     const CLAIM: Duration = Duration::from_secs(30);
     const CONN: ConnId = ConnId(1);
@@ -473,7 +529,7 @@ mod tests {
     fn warm(n: u64) -> Owed {
         let mut owed = Owed::default();
         for seq in 1..=n {
-            owed.accept(Arc::new(message(seq)), TxnId(seq), true, 100);
+            owed.accept(Arc::new(message(seq)), TxnId(seq), true, 100, None);
         }
         owed
     }
@@ -562,7 +618,7 @@ mod tests {
         owed.claim(MessageSeq(1), CONN);
         owed.left(MessageSeq(1), CONN, Mono(0), CLAIM);
         owed.expire_claims(Mono(0) + CLAIM);
-        assert_eq!(owed.settle(&"m1".into(), TxnId(9)), Some(MessageSeq(1)));
+        assert!(owed.settle(&"m1".into(), TxnId(9)).is_some());
         assert_eq!(owed.settle(&"m1".into(), TxnId(9)), None);
         assert_eq!(next(&owed), Some(2));
     }
@@ -595,7 +651,7 @@ mod tests {
             client_message_id: "c1".into(),
             ..message(2)
         };
-        owed.accept(Arc::new(twin), TxnId(2), true, 100);
+        owed.accept(Arc::new(twin), TxnId(2), true, 100, None);
         owed.claim(MessageSeq(2), CONN);
         assert_eq!(owed.pushed_with_client_id(CONN, &"c1".into()), None);
     }
@@ -605,7 +661,7 @@ mod tests {
         let mut owed = Owed::default();
         let mut store: Vec<MessageRow> = Vec::new();
         for seq in 1..=5 {
-            owed.accept(Arc::new(message(seq)), TxnId(seq), false, 2);
+            owed.accept(Arc::new(message(seq)), TxnId(seq), false, 2, None);
             store.push(message(seq));
         }
         assert!(owed.is_cold() && next(&owed).is_none());

@@ -50,6 +50,12 @@ impl Bucket {
             missing.div_ceil(u64::from(rate.per_second.max(1))),
         ))
     }
+
+    /// A token that was taken for nothing.
+    pub fn give_back(&mut self, rate: Rate) {
+        let full = u64::from(rate.burst) * 1_000_000;
+        self.micro_tokens = (self.micro_tokens + 1_000_000).min(full);
+    }
 }
 
 #[cfg(test)]

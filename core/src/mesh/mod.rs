@@ -19,6 +19,8 @@ mod conn;
 mod delivering;
 mod delivery;
 mod durable;
+mod expiring;
+mod explaining;
 mod hellos;
 pub mod http;
 mod io;
@@ -30,7 +32,9 @@ mod moderation;
 mod peer;
 mod presence;
 mod quiet;
+mod receipts;
 mod roster;
+mod settlements;
 mod stream;
 mod telling;
 #[cfg(test)]
@@ -38,6 +42,7 @@ mod tests;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
@@ -53,25 +58,29 @@ use self::lease::Lease;
 use self::limiter::{Bucket, Rate};
 use self::peer::Peer;
 use self::presence::Announcement;
+use self::receipts::Numbers;
 use self::roster::Roster;
+use self::settlements::Settlements;
 use self::stream::Stream;
 use crate::dedupe::Dedupe;
 use crate::entropy::Entropy;
 use crate::gate::{Durable, Gate};
 use crate::id::{
-    ClientMessageId, ConnId, Epoch, LoadId, MemberId, MessageSeq, PeerKey, PubKey, RequestId, Role,
+    ClientMessageId, ConnId, Epoch, LoadId, MemberId, MessageSeq, PeerKey, PubKey, ReceiptNumber,
+    RequestId, Role,
 };
 use crate::limits::{
     ACCEPT_DURABLE_WITHIN, FRAME_BYTES, HELD_FRAMES_BEHIND_LOOK_UP, INPUTS_WAITING,
     KNOWN_ABSENT_PER_MESH, Limits, MEMBERS_PER_MESH, OWNER_LATE, PEERS_PER_MESH,
-    SEEN_HELLOS_PER_MESH, UNPERSISTED_TXNS,
+    SEEN_HELLOS_PER_MESH, SEEN_IDS_PER_FRAME, UNPERSISTED_TXNS,
 };
 use crate::machine::{Machine, Outbox, Timeout};
 use crate::mark::{Mark, Marks};
 use crate::store::ledger::Ledger;
-use crate::store::mesh::{DedupeRow, Load, Loaded, Op, PeerRow, Recovered};
-use crate::store::{self, TxnId};
-use crate::time::{Mono, Now};
+use crate::store::mesh::{DedupeRow, Load, Loaded, Op, PeerRow, ReceiptRow, Recovered};
+use crate::store::{self, Stall, TxnId};
+use crate::time::{Mono, Now, Wall};
+use crate::wire::client::ReqId;
 use crate::wire::encode::encode_broker;
 use crate::wire::{BrokerFrame, Close, SendCode};
 
@@ -94,16 +103,23 @@ pub struct Mesh {
     quiet: BTreeMap<PeerKey, ConnId>,
     kicked: Kicked,
     dedupe: Dedupe<(PeerKey, ClientMessageId), DedupeRow>,
+    settlements: Settlements,
+    /// Receipts of a sender that was forgotten were numbered up to here: nobody's begin below.
+    receipts_floor: ReceiptNumber,
+    /// The clock as of the input or time-out at hand.
+    wall: Wall,
     last_seq: MessageSeq,
     /// Answers that wait for durability, by order of accept, and with it of their deadlines.
     acks: BTreeMap<u64, PendingAck>,
     next_ack: u64,
-    loads: BTreeMap<LoadId, (Load, Continue)>,
+    loads: BTreeMap<LoadId, Waiting>,
     next_load: LoadId,
     /// Present peers with a cold backlog.
     paging: BTreeSet<PeerKey>,
     /// Connections to be cut off when the current input is done.
     slow: BTreeSet<ConnId>,
+    /// Why the store stalled: it is full.
+    store_full: bool,
     ledger: Ledger<Op>,
     gate: Gate<Promise>,
     timers: TimerQueue,
@@ -123,6 +139,8 @@ pub enum Why {
     Claim(PeerKey),
     /// `working` was not repeated.
     Working(PeerKey),
+    /// The oldest message owed to a peer is owed no longer.
+    Expiry(PeerKey),
     /// The earliest accept that is not durable is answered `outcome_unknown`.
     Accept,
     /// The store stalled: what is not durable is sent again.
@@ -137,6 +155,8 @@ enum Promise {
     /// What this recipient is owed may be pushed.
     Deliver(PeerKey),
     Announce(Box<Announcement>),
+    /// Its sender may be told how far a delivery came.
+    Receipt(Box<ReceiptRow>),
     /// What the peer registered stands.
     Reply {
         conn: ConnId,
@@ -148,11 +168,39 @@ enum Promise {
     },
 }
 
+/// A read of the store under way.
+#[derive(Debug)]
+struct Waiting {
+    what: Load,
+    then: Continue,
+    /// What was durable when it was asked for.
+    durable: TxnId,
+}
+
 /// What a look-up is for.
 #[derive(Debug)]
 enum Continue {
     Send(Box<PendingSend>),
     Page(PeerKey, Page),
+    Expire(PeerKey),
+    Receipts {
+        conn: ConnId,
+        upto: ReceiptNumber,
+    },
+    Seen {
+        conn: ConnId,
+        req_id: Option<ReqId>,
+    },
+    Status {
+        conn: ConnId,
+        req_id: Option<ReqId>,
+    },
+    Explain {
+        conn: ConnId,
+        req_id: Option<ReqId>,
+        /// Also what the id may be the beginning of.
+        prefix: Option<String>,
+    },
 }
 
 /// What a member uses of its limits.
@@ -182,6 +230,12 @@ pub struct Stats {
     pub resume_hits: u64,
     pub resume_misses: u64,
     pub look_ups: u64,
+    /// Told, and told again to a sender that was away.
+    pub receipts: u64,
+    pub claims: u64,
+    pub claims_expired: u64,
+    /// Refusals by the limiter of an id that was accepted before: none.
+    pub limited_after_accept: u64,
     pub stalls: u64,
     /// Leases and quiet connections ended by `kick`.
     pub kicks: u64,
@@ -210,6 +264,9 @@ impl Mesh {
             quiet: BTreeMap::new(),
             kicked: Kicked::default(),
             dedupe: Dedupe::new(config.limits.dedupe_cache),
+            settlements: Settlements::default(),
+            receipts_floor: recovered.receipts_floor,
+            wall: now.wall,
             last_seq: recovered.last_seq,
             acks: BTreeMap::new(),
             next_ack: 0,
@@ -217,6 +274,7 @@ impl Mesh {
             next_load: LoadId(0),
             paging: BTreeSet::new(),
             slow: BTreeSet::new(),
+            store_full: false,
             ledger: Ledger::new(durable),
             gate: Gate::new(durable),
             timers: TimerQueue::default(),
@@ -231,6 +289,10 @@ impl Mesh {
         for owed in recovered.owed {
             let peer = mesh.peer_entry(&owed.recipient, now.mono);
             peer.owed = Owed::recovered(owed.messages, owed.bytes, durable);
+            mesh.expect_expiry(now, &owed.recipient, Some(owed.oldest));
+        }
+        for (sender, last) in recovered.receipts {
+            mesh.peer_entry(&sender, now.mono).receipts = Numbers::recovered(last);
         }
         mesh
     }
@@ -327,6 +389,11 @@ impl Mesh {
                 limits.dedupe_cache as u64
             ),
             (
+                "settlements",
+                self.settlements.len() as u64,
+                (4 * UNPERSISTED_TXNS * SEEN_IDS_PER_FRAME) as u64
+            ),
+            (
                 "queued bytes",
                 self.conns.values().map(Conn::queued).max().unwrap_or(0),
                 limits.queued_bytes + FRAME_BYTES as u64,
@@ -386,6 +453,7 @@ impl Mesh {
     /// The peer, made absent and unknown where it was not there.
     fn peer_entry(&mut self, key: &PeerKey, now: Mono) -> &mut Peer {
         let (sends, look_ups) = (self.send_rate(), self.look_up_rate());
+        let receipts = Numbers::recovered(self.receipts_floor);
         self.peers.entry(key.clone()).or_insert_with(|| Peer {
             row: None,
             lease: Lease::Gone,
@@ -398,6 +466,7 @@ impl Mesh {
             heard_at: now,
             announced: false,
             stats: None,
+            receipts,
         })
     }
 
@@ -435,6 +504,7 @@ impl Mesh {
     /// Lateness is noticed by whichever call comes first, before its input is looked at: the time
     /// in which the owner did not run counts against nobody. Claims simply expire.
     fn notice_lateness(&mut self, now: Now) {
+        self.wall = now.wall;
         let Some(timeout) = self.timers.next() else {
             return;
         };
@@ -461,28 +531,47 @@ impl Mesh {
     fn on_store(&mut self, now: Now, event: store::Event<Loaded>) {
         match event {
             store::Event::Persisted { upto } => self.on_persisted(now, upto),
-            store::Event::Stalled(_) => {
+            store::Event::Stalled(stall) => {
+                self.store_full = stall == Stall::Full;
                 self.marks.hit(Mark::StalledEntered);
                 self.stats.stalls += 1;
                 let backoff = self.ledger.stall();
                 self.timers.set(Why::Store, now.mono + backoff);
             }
             store::Event::Loaded { load, loaded } => {
-                let Some((_, continuation)) = self.loads.remove(&load) else {
+                let Some(waiting) = self.loads.remove(&load) else {
                     return;
                 };
-                match (continuation, loaded) {
+                match (waiting.then, loaded) {
                     (Continue::Send(send), Loaded::Dedupe(found)) => {
                         self.send_looked_up(now, *send, found)
                     }
                     (Continue::Page(key, page), Loaded::Backlog(messages)) => {
                         self.paged(&key, page, messages);
                     }
-                    (Continue::Send(_), Loaded::Backlog(_))
-                    | (Continue::Page(..), Loaded::Dedupe(_)) => {
-                        debug_assert!(false, "a load is answered in kind");
+                    (Continue::Expire(key), Loaded::Backlog(oldest)) => {
+                        self.expire(now, &key, oldest);
                     }
+                    (Continue::Receipts { conn, upto }, Loaded::Receipts(rows)) => {
+                        self.receipts_read(conn, upto, rows);
+                    }
+                    (Continue::Seen { conn, req_id }, Loaded::Deliveries(found)) => {
+                        self.seen_looked_up(now, conn, req_id, found);
+                    }
+                    (Continue::Status { conn, req_id }, Loaded::Message(found)) => {
+                        self.status_looked_up(conn, req_id, found);
+                    }
+                    (
+                        Continue::Explain {
+                            conn,
+                            req_id,
+                            prefix,
+                        },
+                        Loaded::Message(found),
+                    ) => self.explain_looked_up(now, conn, req_id, prefix, found),
+                    _ => debug_assert!(false, "a load is answered in kind"),
                 }
+                self.forget_settlements();
             }
         }
     }
@@ -494,6 +583,7 @@ impl Mesh {
         }
         self.dedupe.persisted(upto);
         self.gate.persisted(upto);
+        self.forget_settlements();
         self.release_durable(now);
         for key in self.paging.clone() {
             self.page(&key);
@@ -519,6 +609,7 @@ impl Mesh {
             },
             Promise::Deliver(key) => self.deliver(&key),
             Promise::Announce(announcement) => self.announce_now(now, &announcement),
+            Promise::Receipt(row) => self.tell_receipt(&row),
             Promise::Reply { conn, frame } => self.send(conn, &frame),
             Promise::Respond { request, response } => {
                 self.out.push(Output::Response { request, response });
@@ -535,14 +626,14 @@ impl Mesh {
         let waiting: Vec<_> = self
             .loads
             .iter()
-            .map(|(load, (what, _))| (*load, what.clone()))
+            .map(|(load, waiting)| (*load, waiting.what.clone()))
             .collect();
         for (load, what) in waiting {
             self.out.push(Output::Load { load, what });
         }
     }
 
-    fn load(&mut self, what: Load, continuation: Continue) {
+    fn load(&mut self, what: Load, then: Continue) {
         let load = self.next_load;
         self.next_load = load.next();
         // While the store is away, `retry_store` will ask.
@@ -552,7 +643,20 @@ impl Mesh {
                 what: what.clone(),
             });
         }
-        self.loads.insert(load, (what, continuation));
+        let waiting = Waiting {
+            what,
+            then,
+            durable: self.gate.durable(),
+        };
+        self.loads.insert(load, waiting);
+    }
+
+    /// Reads are answered from what was durable when they were asked for, or later.
+    fn forget_settlements(&mut self) {
+        let oldest_read = self.loads.values().next().map(|waiting| waiting.durable);
+        let durable = self.gate.durable();
+        self.settlements
+            .forget(oldest_read.map_or(durable, |read| read.min(durable)));
     }
 
     fn send(&mut self, conn: ConnId, frame: &BrokerFrame) {
@@ -595,6 +699,7 @@ impl Machine for Mesh {
                 Why::Grace(key) => self.grace_ended(now, &key),
                 Why::Claim(key) => self.claims_ended(now, &key),
                 Why::Working(key) => self.working_lapsed(&key),
+                Why::Expiry(key) => self.expiry_due(&key),
                 Why::Accept => self.accepts_overdue(now),
                 Why::Store => self.retry_store(),
             }

@@ -367,7 +367,7 @@ impl Mesh {
             .or_else(|| self.quiet_of(session).map(|quiet| &quiet.member))
     }
 
-    fn name_of(&self, key: &PeerKey) -> String {
+    pub(super) fn name_of(&self, key: &PeerKey) -> String {
         let row = self.peers.get(key).and_then(|peer| peer.row.as_ref());
         row.map(presence::display_name)
             .or_else(|| self.quiet_of(key).map(|quiet| quiet.name.clone()))

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::delivery::Owed;
 use super::lease::Lease;
 use super::limiter::Bucket;
+use super::receipts::Numbers;
 use super::stream::Stream;
 use crate::id::ConnId;
 use crate::store::mesh::PeerRow;
@@ -26,6 +27,8 @@ pub struct Peer {
     pub look_ups: Bucket,
     /// When it last said anything but a sign of life.
     pub heard_at: Mono,
+    /// Of the receipts of what it sent.
+    pub receipts: Numbers,
     /// Others were told that it is here, and not yet that it left.
     pub announced: bool,
     /// Kept in memory only.

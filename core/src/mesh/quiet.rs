@@ -8,7 +8,7 @@
 use alloc::string::{String, ToString};
 
 use super::conn::{Conn, Quiet};
-use super::{Mesh, Output, attaching};
+use super::{Mesh, Output};
 use crate::id::{ConnId, Epoch, PeerKey, Role};
 use crate::limits::{KNOWN_ABSENT_PER_MESH, MEMBERS_PER_MESH, SESSIONS_PER_MEMBER};
 use crate::link::VerifiedHello;
@@ -51,7 +51,7 @@ impl Mesh {
         );
         self.quiet.insert(key.clone(), id);
         self.members.entry(member.id.clone()).or_default().quiet += 1;
-        let mut conn = Conn::new(id, key.clone(), &attaching::offered(hello), now.mono);
+        let mut conn = Conn::new(id, key.clone(), &self.offered(hello), now.mono);
         conn.quiet = Some(Quiet {
             pubkey: hello.pubkey,
             member: member.id.clone(),
@@ -76,6 +76,7 @@ impl Mesh {
             resumed: None,
         };
         self.send(id, &BrokerFrame::HelloAck(alloc::boxed::Box::new(ack)));
+        self.pump_receipts(id);
     }
 
     /// The socket is gone. False if it was no quiet one.

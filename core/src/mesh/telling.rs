@@ -60,7 +60,7 @@ impl Mesh {
                     Then::Done
                 };
             }
-            ClientFrame::ClientAck(ack) => self.on_client_ack(id, &ack),
+            ClientFrame::ClientAck(ack) => self.on_client_ack(now, id, &ack),
             ClientFrame::ListPeers {
                 after,
                 limit,
@@ -129,10 +129,12 @@ impl Mesh {
             ClientFrame::ListBans { after, req_id } => {
                 self.on_list_bans(id, after.as_deref(), req_id);
             }
+            ClientFrame::Seen(seen) => self.on_seen(now, id, seen),
+            ClientFrame::MessageStatus(asked) => self.on_message_status(now, id, asked),
+            ClientFrame::Explain(asked) => self.on_explain(now, id, asked),
             ClientFrame::Bye => self.bye(now, id),
-            ClientFrame::Seen(_) | ClientFrame::MessageStatus(_) | ClientFrame::Explain(_)
             // The link answers these itself.
-            | ClientFrame::Hello(_) | ClientFrame::SessionHello(_) | ClientFrame::Ping { .. } => {}
+            ClientFrame::Hello(_) | ClientFrame::SessionHello(_) | ClientFrame::Ping { .. } => {}
         }
         Then::Done
     }
@@ -365,7 +367,7 @@ impl Mesh {
             .filter(|key| self.peers.get(key).is_some_and(|peer| peer.announced))
     }
 
-    fn reply_ok(&mut self, now: Now, id: ConnId, req_id: Option<ReqId>) {
+    pub(super) fn reply_ok(&mut self, now: Now, id: ConnId, req_id: Option<ReqId>) {
         if req_id.is_some() {
             self.reply_when_durable(now, id, BrokerFrame::Ok { req_id });
         }

@@ -1,6 +1,6 @@
 //! What a mesh remembers: rows, the ops that change them, and what recovery reads back.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 use super::Owner;
 use crate::crypto::attestation::Attestation;
 use crate::id::{
-    ClientMessageId, Fingerprint, InviteId, MemberId, MessageId, MessageSeq, PeerKey, PubKey, Role,
-    SessionId,
+    ClientMessageId, ConnId, Fingerprint, InviteId, MemberId, MessageId, MessageSeq, PeerKey,
+    PubKey, ReceiptNumber, Role, SessionId,
 };
 use crate::time::Wall;
 use crate::wire::client::{About, Group, Profile};
 use crate::wire::feature::Capabilities;
+use crate::wire::receipt::Rung;
 use crate::wire::{Base64Body, Nonce, Priority, Status};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,12 +33,46 @@ pub enum Op {
     DeliveryPut {
         seq: MessageSeq,
         recipient: PeerKey,
+        claim: Option<ClaimRow>,
     },
-    /// The delivery is settled and its row goes.
-    DeliveryDone {
+    /// A further attempt. Of a delivery that is not owed: nothing.
+    DeliveryClaimed {
         seq: MessageSeq,
         recipient: PeerKey,
+        claim: ClaimRow,
     },
+    /// The delivery's row goes, and what its sender is to be told takes its place; a receipt of the
+    /// same delivery is replaced.
+    DeliverySettled(alloc::boxed::Box<ReceiptRow>),
+}
+
+/// What an operator reads of a delivery under way. It never decides: memory does, and a restart
+/// voids every claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimRow {
+    /// The connection that it goes out on.
+    pub id: ConnId,
+    /// Pushes so far, with this one.
+    pub attempts: u32,
+    pub claimed_at: Wall,
+    /// If its push leaves at once.
+    pub expires_at: Wall,
+}
+
+/// How far a delivery came, for its sender: one a delivery, of its highest rung.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReceiptRow {
+    pub sender: PeerKey,
+    pub n: ReceiptNumber,
+    pub recipient: PeerKey,
+    /// The key by which its sender knows the recipient.
+    pub recipient_pubkey: PubKey,
+    pub seq: MessageSeq,
+    pub message_id: MessageId,
+    pub client_message_id: ClientMessageId,
+    pub rung: Rung,
+    pub reason: Option<String>,
+    pub at: Wall,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +160,21 @@ impl MessageRow {
     pub fn weight(&self) -> usize {
         self.ciphertext.len() + self.nonce.len() + 256
     }
+
+    #[must_use]
+    pub fn head(&self) -> Head {
+        Head {
+            seq: self.seq,
+            id: self.id.clone(),
+            sender: self.sender.clone(),
+            target_spec: self.target_spec.clone(),
+            priority: self.priority,
+            client_message_id: self.client_message_id.clone(),
+            seal: self.seal.clone(),
+            created_at: self.created_at,
+            weight: self.weight(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -150,12 +200,59 @@ pub enum Load {
         after: MessageSeq,
         limit: usize,
     },
+    /// What a recipient was or is owed, of these messages.
+    Deliveries {
+        recipient: PeerKey,
+        ids: Vec<MessageId>,
+    },
+    /// A sender's receipts after a number, in order.
+    Receipts {
+        sender: PeerKey,
+        after: ReceiptNumber,
+        limit: usize,
+    },
+    /// The messages that `asker` sent or was owed under this name: two where it is ambiguous.
+    Message { asker: PeerKey, name: MessageName },
+}
+
+/// What a message can be asked for by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MessageName {
+    /// The beginning of its id.
+    Prefix(String),
+    /// What the asker, who sent it, called it.
+    Own(ClientMessageId),
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Loaded {
     Dedupe(Option<DedupeRow>),
     Backlog(Vec<MessageRow>),
+    Deliveries(Vec<(Head, Standing)>),
+    Receipts(Vec<ReceiptRow>),
+    Message(Vec<(Head, Vec<(PeerKey, Standing)>)>),
+}
+
+/// A message without its body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub seq: MessageSeq,
+    pub id: MessageId,
+    pub sender: PeerKey,
+    pub target_spec: String,
+    pub priority: Priority,
+    pub client_message_id: ClientMessageId,
+    pub seal: Option<String>,
+    pub created_at: Wall,
+    /// [`MessageRow::weight`].
+    pub weight: usize,
+}
+
+/// What the store says of one delivery.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Standing {
+    Owed(Option<ClaimRow>),
+    Settled(ReceiptRow),
 }
 
 /// What an owner reads at its start.
@@ -169,6 +266,10 @@ pub struct Recovered {
     pub peers: Vec<PeerRow>,
     /// Who is owed how much. The messages themselves are paged in by `Load::Backlog`.
     pub owed: Vec<OwedSummary>,
+    /// The last number that each sender's receipts were given: numbers are never reused.
+    pub receipts: Vec<(PeerKey, ReceiptNumber)>,
+    /// The same of the senders that were forgotten.
+    pub receipts_floor: ReceiptNumber,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,6 +278,8 @@ pub struct OwedSummary {
     pub messages: usize,
     /// Sum of [`MessageRow::weight`].
     pub bytes: usize,
+    /// When the first of them was accepted.
+    pub oldest: Wall,
 }
 
 /// A store of one mesh as plain maps: the reference against which drivers are tested, and the
@@ -189,7 +292,10 @@ pub struct Image {
     pub peers: BTreeMap<PeerKey, PeerRow>,
     pub messages: BTreeMap<MessageSeq, MessageRow>,
     pub dedupe: BTreeMap<(PeerKey, ClientMessageId), DedupeRow>,
-    pub deliveries: BTreeMap<(PeerKey, MessageSeq), ()>,
+    pub deliveries: BTreeMap<(PeerKey, MessageSeq), Option<ClaimRow>>,
+    pub receipts: BTreeMap<(PeerKey, MessageSeq), ReceiptRow>,
+    pub receipt_numbers: BTreeMap<PeerKey, ReceiptNumber>,
+    pub receipts_floor: ReceiptNumber,
 }
 
 impl Image {
@@ -206,6 +312,9 @@ impl Image {
             }
             Op::PeerForget(key) => {
                 self.peers.remove(key);
+                if let Some(last) = self.receipt_numbers.remove(key) {
+                    self.receipts_floor = self.receipts_floor.max(last);
+                }
             }
             Op::MessagePut(row) => {
                 self.last_seq = self.last_seq.max(row.seq);
@@ -215,11 +324,28 @@ impl Image {
                 let key = (row.sender.clone(), row.client_message_id.clone());
                 self.dedupe.entry(key).or_insert_with(|| row.clone());
             }
-            Op::DeliveryPut { seq, recipient } => {
-                self.deliveries.insert((recipient.clone(), *seq), ());
+            Op::DeliveryPut {
+                seq,
+                recipient,
+                claim,
+            } => {
+                self.deliveries.insert((recipient.clone(), *seq), *claim);
             }
-            Op::DeliveryDone { seq, recipient } => {
-                self.deliveries.remove(&(recipient.clone(), *seq));
+            Op::DeliveryClaimed {
+                seq,
+                recipient,
+                claim,
+            } => {
+                if let Some(row) = self.deliveries.get_mut(&(recipient.clone(), *seq)) {
+                    *row = Some(*claim);
+                }
+            }
+            Op::DeliverySettled(row) => {
+                let key = (row.recipient.clone(), row.seq);
+                self.deliveries.remove(&key);
+                let last = self.receipt_numbers.entry(row.sender.clone()).or_default();
+                *last = row.n.max(*last);
+                self.receipts.insert(key, (**row).clone());
             }
         }
     }
@@ -245,7 +371,64 @@ impl Image {
                     .cloned()
                     .collect(),
             ),
+            Load::Deliveries { recipient, ids } => Loaded::Deliveries(
+                self.messages
+                    .values()
+                    .filter(|row| ids.contains(&row.id))
+                    .filter_map(|row| Some((row.head(), self.standing(recipient, row.seq)?)))
+                    .collect(),
+            ),
+            Load::Receipts {
+                sender,
+                after,
+                limit,
+            } => {
+                let mut rows: Vec<ReceiptRow> = self
+                    .receipts
+                    .values()
+                    .filter(|row| row.sender == *sender && row.n > *after)
+                    .cloned()
+                    .collect();
+                rows.sort_by_key(|row| row.n);
+                rows.truncate(*limit);
+                Loaded::Receipts(rows)
+            }
+            Load::Message { asker, name } => Loaded::Message(
+                self.messages
+                    .values()
+                    .filter(|row| match name {
+                        MessageName::Prefix(prefix) => row.id.as_str().starts_with(prefix.as_str()),
+                        MessageName::Own(id) => {
+                            let known = self.dedupe.get(&(asker.clone(), id.clone()));
+                            known.is_some_and(|known| known.seq == row.seq)
+                        }
+                    })
+                    .map(|row| (row, self.standings(row.seq)))
+                    .filter(|(row, standings)| {
+                        row.sender == *asker || standings.iter().any(|(key, _)| key == asker)
+                    })
+                    .map(|(row, standings)| (row.head(), standings))
+                    .take(2)
+                    .collect(),
+            ),
         }
+    }
+
+    fn standing(&self, recipient: &PeerKey, seq: MessageSeq) -> Option<Standing> {
+        let key = (recipient.clone(), seq);
+        let owed = self.deliveries.get(&key).copied().map(Standing::Owed);
+        owed.or_else(|| self.receipts.get(&key).cloned().map(Standing::Settled))
+    }
+
+    /// Of all recipients, in order of their keys.
+    fn standings(&self, seq: MessageSeq) -> Vec<(PeerKey, Standing)> {
+        let owed = self.deliveries.keys().filter(|(_, own)| *own == seq);
+        let settled = self.receipts.keys().filter(|(_, own)| *own == seq);
+        let recipients: BTreeSet<&PeerKey> = owed.chain(settled).map(|(key, _)| key).collect();
+        recipients
+            .into_iter()
+            .filter_map(|key| Some((key.clone(), self.standing(key, seq)?)))
+            .collect()
     }
 
     #[must_use]
@@ -259,8 +442,10 @@ impl Image {
                 recipient: recipient.clone(),
                 messages: 0,
                 bytes: 0,
+                oldest: message.created_at,
             });
             entry.messages += 1;
+            entry.oldest = entry.oldest.min(message.created_at);
             entry.bytes += message.weight();
         }
         Recovered {
@@ -270,6 +455,12 @@ impl Image {
             invites: self.invites.values().cloned().collect(),
             peers: self.peers.values().cloned().collect(),
             owed: owed.into_values().collect(),
+            receipts: self
+                .receipt_numbers
+                .iter()
+                .map(|(sender, last)| (sender.clone(), *last))
+                .collect(),
+            receipts_floor: self.receipts_floor,
         }
     }
 
@@ -277,6 +468,6 @@ impl Image {
     pub fn owed_to<'a>(&'a self, recipient: &'a PeerKey) -> impl Iterator<Item = &'a MessageRow> {
         self.deliveries
             .range((recipient.clone(), MessageSeq(0))..=(recipient.clone(), MessageSeq(u64::MAX)))
-            .filter_map(|((_, seq), ())| self.messages.get(seq))
+            .filter_map(|((_, seq), _)| self.messages.get(seq))
     }
 }

@@ -175,6 +175,9 @@ pub enum Code {
     RateLimited,
     Forbidden,
     Capacity,
+    Busy,
+    NotFound,
+    AmbiguousPrefix,
 }
 
 impl Code {
@@ -188,6 +191,9 @@ impl Code {
             Self::RateLimited => "rate_limited",
             Self::Forbidden => "forbidden",
             Self::Capacity => "capacity",
+            Self::Busy => "busy",
+            Self::NotFound => "not_found",
+            Self::AmbiguousPrefix => "ambiguous_prefix",
         }
     }
 }

@@ -4,14 +4,15 @@ use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 
-use bowline_core::id::{MeshId, MessageSeq};
+use bowline_core::id::{ConnId, MeshId, MessageId, MessageSeq, PeerKey, ReceiptNumber};
 use bowline_core::store::mesh::{
-    DedupeRow, InviteRow, Load, Loaded, MemberRole, MemberRow, MessageRow, Op, OwedSummary,
-    PeerRow, Recovered,
+    ClaimRow, DedupeRow, Head, InviteRow, Load, Loaded, MemberRole, MemberRow, MessageName,
+    MessageRow, Op, OwedSummary, PeerRow, ReceiptRow, Recovered, Standing,
 };
 use bowline_core::store::registry::{self, Policy};
 use bowline_core::store::{Event, Owner};
 use bowline_core::time::Wall;
+use bowline_core::wire::receipt::Rung;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::BrokerStores;
@@ -44,10 +45,16 @@ pub(super) const KIND: Kind = Kind {
     lock: BROKER_LOCK,
     // "BwLb"
     application_id: 0x4277_4c62,
-    migrations: &[Migration {
-        name: "0001_foundation",
-        sql: include_str!("../../../migrations/broker/sqlite/0001_foundation.sql"),
-    }],
+    migrations: &[
+        Migration {
+            name: "0001_foundation",
+            sql: include_str!("../../../migrations/broker/sqlite/0001_foundation.sql"),
+        },
+        Migration {
+            name: "0002_receipts",
+            sql: include_str!("../../../migrations/broker/sqlite/0002_receipts.sql"),
+        },
+    ],
 };
 
 impl BrokerDatabase {
@@ -105,25 +112,20 @@ impl Rows for MeshRows {
             Op::MemberPut(row) => put_member(db, mesh, row),
             Op::InvitePut(row) => put_invite(db, mesh, row),
             Op::PeerPut(row) => put_peer(db, mesh, row),
-            Op::PeerForget(key) => db
-                .prepare_cached("DELETE FROM peers WHERE mesh = ?1 AND peer = ?2")?
-                .execute(params![mesh, peer(key)])
-                .map(drop),
+            Op::PeerForget(key) => forget_peer(db, mesh, key),
             Op::MessagePut(row) => put_message(db, mesh, row),
             Op::DedupePut(row) => put_dedupe(db, mesh, row),
-            Op::DeliveryPut { seq, recipient } => db
-                .prepare_cached(
-                    "INSERT INTO deliveries (mesh, recipient, seq) VALUES (?1, ?2, ?3)
-                     ON CONFLICT DO NOTHING",
-                )?
-                .execute(params![mesh, peer(recipient), int(seq.0)])
-                .map(drop),
-            Op::DeliveryDone { seq, recipient } => db
-                .prepare_cached(
-                    "DELETE FROM deliveries WHERE mesh = ?1 AND recipient = ?2 AND seq = ?3",
-                )?
-                .execute(params![mesh, peer(recipient), int(seq.0)])
-                .map(drop),
+            Op::DeliveryPut {
+                seq,
+                recipient,
+                claim,
+            } => put_delivery(db, mesh, *seq, recipient, claim.as_ref()),
+            Op::DeliveryClaimed {
+                seq,
+                recipient,
+                claim,
+            } => claim_delivery(db, mesh, *seq, recipient, claim),
+            Op::DeliverySettled(row) => settle_delivery(db, mesh, row),
         }
     }
 
@@ -160,6 +162,29 @@ impl Rows for MeshRows {
                 )?
                 .collect::<rusqlite::Result<_>>()
                 .map(Loaded::Backlog),
+            Load::Deliveries { recipient, ids } => ids
+                .iter()
+                .filter_map(|id| load_delivery(db, mesh, recipient, id).transpose())
+                .collect::<rusqlite::Result<_>>()
+                .map(Loaded::Deliveries),
+            Load::Receipts {
+                sender,
+                after,
+                limit,
+            } => db
+                .prepare_cached(&format!(
+                    "SELECT {RECEIPT} FROM receipts
+                     WHERE mesh = ?1 AND sender = ?2 AND n > ?3 ORDER BY n LIMIT ?4"
+                ))?
+                .query_map(
+                    params![mesh, peer(sender), int(after.0), int(*limit as u64)],
+                    get_receipt,
+                )?
+                .collect::<rusqlite::Result<_>>()
+                .map(Loaded::Receipts),
+            Load::Message { asker, name } => {
+                load_message(db, mesh, asker, name).map(Loaded::Message)
+            }
         }
     }
 
@@ -197,13 +222,28 @@ impl Rows for MeshRows {
         peers.sort_by(|a, b| a.key.cmp(&b.key));
         let mut owed: Vec<OwedSummary> = db
             .prepare(
-                "SELECT d.recipient, count(*), sum(m.weight) FROM deliveries d
+                "SELECT d.recipient, count(*), sum(m.weight), min(m.created_at) FROM deliveries d
                  JOIN messages m ON m.mesh = d.mesh AND m.seq = d.seq
                  WHERE d.mesh = ?1 GROUP BY d.recipient",
             )?
             .query_map([mesh], get_owed)?
             .collect::<rusqlite::Result<_>>()?;
         owed.sort_by(|a, b| a.recipient.cmp(&b.recipient));
+        let mut receipts: Vec<(PeerKey, ReceiptNumber)> = db
+            .prepare("SELECT sender, last_n FROM receipt_numbers WHERE mesh = ?1 AND sender != ?2")?
+            .query_map([mesh, FORGOTTEN], |row| {
+                Ok((get_peer(row, 0)?, ReceiptNumber(get_count(row, 1)?)))
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        receipts.sort();
+        let receipts_floor = db
+            .query_row(
+                "SELECT last_n FROM receipt_numbers WHERE mesh = ?1 AND sender = ?2",
+                [mesh, FORGOTTEN],
+                |row| get_count(row, 0),
+            )
+            .optional()?
+            .unwrap_or(0);
         Ok(Recovered {
             owner,
             last_seq: MessageSeq(last_seq),
@@ -211,6 +251,8 @@ impl Rows for MeshRows {
             invites,
             peers,
             owed,
+            receipts,
+            receipts_floor: ReceiptNumber(receipts_floor),
         })
     }
 }
@@ -386,6 +428,24 @@ fn get_peer_row(row: &Row<'_>) -> rusqlite::Result<PeerRow> {
     })
 }
 
+/// The numbers of its receipts are nobody's again: the highest of all who were forgotten stays.
+fn forget_peer(db: &Connection, mesh: &str, key: &PeerKey) -> rusqlite::Result<()> {
+    db.prepare_cached("DELETE FROM peers WHERE mesh = ?1 AND peer = ?2")?
+        .execute(params![mesh, peer(key)])?;
+    db.prepare_cached(
+        "INSERT INTO receipt_numbers (mesh, sender, last_n)
+         SELECT mesh, ?3, last_n FROM receipt_numbers WHERE mesh = ?1 AND sender = ?2
+         ON CONFLICT DO UPDATE SET last_n = max(last_n, excluded.last_n)",
+    )?
+    .execute(params![mesh, peer(key), FORGOTTEN])?;
+    db.prepare_cached("DELETE FROM receipt_numbers WHERE mesh = ?1 AND sender = ?2")?
+        .execute(params![mesh, peer(key)])
+        .map(drop)
+}
+
+/// The sender, in `receipt_numbers`, that stands for all who were forgotten.
+const FORGOTTEN: &str = "forgotten";
+
 fn put_message(db: &Connection, mesh: &str, row: &MessageRow) -> rusqlite::Result<()> {
     let MessageRow {
         seq,
@@ -502,10 +562,240 @@ fn get_dedupe(row: &Row<'_>) -> rusqlite::Result<DedupeRow> {
     })
 }
 
+fn put_delivery(
+    db: &Connection,
+    mesh: &str,
+    seq: MessageSeq,
+    recipient: &PeerKey,
+    claim: Option<&ClaimRow>,
+) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO deliveries
+             (mesh, recipient, seq, claim_id, claimed_at, claim_expires_at, attempts)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+    )?
+    .execute(params![
+        mesh,
+        peer(recipient),
+        int(seq.0),
+        claim.map(|claim| int(claim.id.0)),
+        claim.map(|claim| wall(claim.claimed_at)),
+        claim.map(|claim| wall(claim.expires_at)),
+        claim.map_or(0, |claim| claim.attempts),
+    ])
+    .map(drop)
+}
+
+fn claim_delivery(
+    db: &Connection,
+    mesh: &str,
+    seq: MessageSeq,
+    recipient: &PeerKey,
+    claim: &ClaimRow,
+) -> rusqlite::Result<()> {
+    let ClaimRow {
+        id,
+        attempts,
+        claimed_at,
+        expires_at,
+    } = claim;
+    db.prepare_cached(
+        "UPDATE deliveries
+         SET claim_id = ?4, claimed_at = ?5, claim_expires_at = ?6, attempts = ?7
+         WHERE mesh = ?1 AND recipient = ?2 AND seq = ?3",
+    )?
+    .execute(params![
+        mesh,
+        peer(recipient),
+        int(seq.0),
+        int(id.0),
+        wall(*claimed_at),
+        wall(*expires_at),
+        attempts,
+    ])
+    .map(drop)
+}
+
+const CLAIM: &str = "d.claim_id, d.claimed_at, d.claim_expires_at, d.attempts";
+
+/// [`CLAIM`] from `column` on.
+fn get_claim(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<ClaimRow>> {
+    let Some(claimed_at) = get_wall_if_any(row, column + 1)? else {
+        return Ok(None);
+    };
+    Ok(Some(ClaimRow {
+        id: ConnId(get_count(row, column)?),
+        attempts: row.get(column + 3)?,
+        claimed_at,
+        expires_at: get_wall(row, column + 2)?,
+    }))
+}
+
+fn settle_delivery(db: &Connection, mesh: &str, row: &ReceiptRow) -> rusqlite::Result<()> {
+    let ReceiptRow {
+        sender,
+        n,
+        recipient,
+        recipient_pubkey,
+        seq,
+        message_id,
+        client_message_id,
+        rung,
+        reason,
+        at,
+    } = row;
+    db.prepare_cached("DELETE FROM deliveries WHERE mesh = ?1 AND recipient = ?2 AND seq = ?3")?
+        .execute(params![mesh, peer(recipient), int(seq.0)])?;
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO receipts
+             (mesh, sender, n, recipient, recipient_pubkey, seq, message_id, client_message_id,
+              rung, reason, at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?
+    .execute(params![
+        mesh,
+        peer(sender),
+        int(n.0),
+        peer(recipient),
+        recipient_pubkey.to_string(),
+        int(seq.0),
+        message_id.as_str(),
+        client_message_id.as_str(),
+        rung.as_str(),
+        reason,
+        wall(*at),
+    ])?;
+    db.prepare_cached(
+        "INSERT INTO receipt_numbers (mesh, sender, last_n) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET last_n = max(last_n, excluded.last_n)",
+    )?
+    .execute(params![mesh, peer(sender), int(n.0)])
+    .map(drop)
+}
+
+const RECEIPT: &str = "sender, n, recipient, recipient_pubkey, seq, message_id, client_message_id, \
+     rung, reason, at";
+
+fn get_receipt(row: &Row<'_>) -> rusqlite::Result<ReceiptRow> {
+    Ok(ReceiptRow {
+        sender: get_peer(row, 0)?,
+        n: ReceiptNumber(get_count(row, 1)?),
+        recipient: get_peer(row, 2)?,
+        recipient_pubkey: get_parsed(row, 3)?,
+        seq: MessageSeq(get_count(row, 4)?),
+        message_id: get_id(row, 5)?,
+        client_message_id: get_id(row, 6)?,
+        rung: get_named(row, 7, Rung::ALL, Rung::as_str)?,
+        reason: row.get(8)?,
+        at: get_wall(row, 9)?,
+    })
+}
+
+const HEAD: &str = "m.seq, m.id, m.sender, m.target_spec, m.priority, m.client_message_id, m.seal, \
+     m.created_at, m.weight";
+
+fn get_head(row: &Row<'_>) -> rusqlite::Result<Head> {
+    Ok(Head {
+        seq: MessageSeq(get_count(row, 0)?),
+        id: get_id(row, 1)?,
+        sender: get_peer(row, 2)?,
+        target_spec: row.get(3)?,
+        priority: get_priority(row, 4)?,
+        client_message_id: get_id(row, 5)?,
+        seal: row.get(6)?,
+        created_at: get_wall(row, 7)?,
+        weight: usize::try_from(get_count(row, 8)?).unwrap_or(usize::MAX),
+    })
+}
+
+fn load_delivery(
+    db: &Connection,
+    mesh: &str,
+    recipient: &PeerKey,
+    id: &MessageId,
+) -> rusqlite::Result<Option<(Head, Standing)>> {
+    let head = db
+        .prepare_cached(&format!(
+            "SELECT {HEAD} FROM messages m WHERE m.mesh = ?1 AND m.id = ?2"
+        ))?
+        .query_row(params![mesh, id.as_str()], get_head)
+        .optional()?;
+    let Some(head) = head else { return Ok(None) };
+    let standings = load_standings(db, mesh, head.seq)?;
+    let own = standings.into_iter().find(|(key, _)| key == recipient);
+    Ok(own.map(|(_, standing)| (head, standing)))
+}
+
+fn load_message(
+    db: &Connection,
+    mesh: &str,
+    asker: &PeerKey,
+    name: &MessageName,
+) -> rusqlite::Result<Vec<(Head, Vec<(PeerKey, Standing)>)>> {
+    let heads: Vec<Head> = match name {
+        MessageName::Own(id) => db
+            .prepare_cached(&format!(
+                "SELECT {HEAD} FROM dedupe k JOIN messages m ON m.mesh = k.mesh AND m.seq = k.seq
+                 WHERE k.mesh = ?1 AND k.sender = ?2 AND k.client_message_id = ?3"
+            ))?
+            .query_map(params![mesh, peer(asker), id.as_str()], get_head)?
+            .collect::<rusqlite::Result<_>>()?,
+        MessageName::Prefix(prefix) => db
+            .prepare_cached(&format!(
+                "SELECT {HEAD} FROM messages m
+                 WHERE m.mesh = ?1 AND m.id >= ?3 AND m.id < ?3 || '{{' AND (m.sender = ?2
+                     OR EXISTS (SELECT 1 FROM deliveries d
+                         WHERE d.mesh = m.mesh AND d.recipient = ?2 AND d.seq = m.seq)
+                     OR EXISTS (SELECT 1 FROM receipts r
+                         WHERE r.mesh = m.mesh AND r.recipient = ?2 AND r.seq = m.seq))
+                 ORDER BY m.seq LIMIT 2"
+            ))?
+            .query_map(params![mesh, peer(asker), prefix], get_head)?
+            .collect::<rusqlite::Result<_>>()?,
+    };
+    heads
+        .into_iter()
+        .map(|head| {
+            let standings = load_standings(db, mesh, head.seq)?;
+            Ok((head, standings))
+        })
+        .collect()
+}
+
+/// Of all recipients, in the order of their keys.
+fn load_standings(
+    db: &Connection,
+    mesh: &str,
+    seq: MessageSeq,
+) -> rusqlite::Result<Vec<(PeerKey, Standing)>> {
+    let owed = db
+        .prepare_cached(&format!(
+            "SELECT d.recipient, {CLAIM} FROM deliveries d WHERE d.mesh = ?1 AND d.seq = ?2"
+        ))?
+        .query_map(params![mesh, int(seq.0)], |row| {
+            Ok((get_peer(row, 0)?, Standing::Owed(get_claim(row, 1)?)))
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let settled = db
+        .prepare_cached(&format!(
+            "SELECT {RECEIPT} FROM receipts WHERE mesh = ?1 AND seq = ?2"
+        ))?
+        .query_map(params![mesh, int(seq.0)], |row| {
+            let receipt = get_receipt(row)?;
+            Ok((receipt.recipient.clone(), Standing::Settled(receipt)))
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut all = [owed, settled].concat();
+    // The order of keys is the core's, not that of their names.
+    all.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Ok(all)
+}
+
 fn get_owed(row: &Row<'_>) -> rusqlite::Result<OwedSummary> {
     Ok(OwedSummary {
         recipient: get_peer(row, 0)?,
         messages: usize::try_from(get_count(row, 1)?).unwrap_or(usize::MAX),
         bytes: usize::try_from(get_count(row, 2)?).unwrap_or(usize::MAX),
+        oldest: get_wall(row, 3)?,
     })
 }

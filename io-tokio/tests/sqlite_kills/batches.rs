@@ -3,13 +3,13 @@
 
 use bowline_core::crypto::SecretKey;
 use bowline_core::id::{
-    Fingerprint, InboxSeq, MeshId, MessageSeq, OutboxSeq, PeerKey, PubKey, Role,
+    Fingerprint, InboxSeq, MeshId, MessageSeq, OutboxSeq, PeerKey, PubKey, ReceiptNumber, Role,
 };
 use bowline_core::store::host::{
     DirectoryRow, InboxContent, InboxRow, OutboxRow, OutboxState, OutboxStatus, SessionRow,
 };
 use bowline_core::store::mesh::{
-    DedupeRow, MemberRole, MemberRow, MessageRow, PeerRow, Registration,
+    DedupeRow, MemberRole, MemberRow, MessageRow, PeerRow, ReceiptRow, Registration,
 };
 use bowline_core::store::registry::{MeshRow, Policy};
 use bowline_core::store::{host, mesh, registry};
@@ -75,15 +75,25 @@ pub fn of_mesh(batch: u64) -> Vec<mesh::Op> {
         ops.push(mesh::Op::DeliveryPut {
             seq: MessageSeq(seq),
             recipient: recipient(nth),
+            claim: None,
         });
         ops.push(mesh::Op::MessagePut(Box::new(row)));
     }
     // The first of every earlier one settles, the others wait.
     if let Some(earlier) = batch.checked_sub(2).filter(|earlier| *earlier > 0) {
-        ops.push(mesh::Op::DeliveryDone {
-            seq: MessageSeq(number(earlier, 0)),
+        let row = message(earlier, 0);
+        ops.push(mesh::Op::DeliverySettled(Box::new(ReceiptRow {
+            sender: row.sender,
+            n: ReceiptNumber(batch),
             recipient: recipient(0),
-        });
+            recipient_pubkey: key(100),
+            seq: row.seq,
+            message_id: row.id,
+            client_message_id: row.client_message_id,
+            rung: Rung::Delivered,
+            reason: None,
+            at: row.created_at,
+        })));
     }
     ops
 }

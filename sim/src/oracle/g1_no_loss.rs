@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bowline_core::id::{ClientMessageId, MessageId, PeerKey, PubKey};
 use bowline_core::store::host;
 use bowline_core::store::host::OutboxStatus;
-use bowline_core::store::mesh::Op;
+use bowline_core::store::mesh::{Op, ReceiptRow};
+use bowline_core::time::Wall;
+use bowline_core::wire::receipt::Rung;
 
 use super::ledger::Ledger;
 use super::{Oracle, View};
@@ -22,6 +24,8 @@ pub struct NoLoss {
     inboxes: BTreeSet<(PeerKey, PubKey, ClientMessageId)>,
     /// What reached an inbox, or a puppet, by its canary.
     arrived: BTreeSet<Token>,
+    /// Of whose messages retention was over, and which.
+    expired: BTreeSet<(PeerKey, ClientMessageId)>,
     /// Sends that were answered 2xx.
     promised: BTreeMap<Token, usize>,
 }
@@ -75,7 +79,7 @@ impl Oracle for NoLoss {
             return Some(format!("{recipient} is still owed message {}", seq.0));
         }
         for (token, node) in &self.promised {
-            if !self.arrived.contains(token) && !sender_knows(token, *node, view) {
+            if !self.arrived.contains(token) && !self.sender_knows(token, *node, view) {
                 return Some(format!(
                     "{token:?} was accepted by its daemon, is in no inbox, and its sender was told nothing"
                 ));
@@ -86,13 +90,17 @@ impl Oracle for NoLoss {
 }
 
 impl NoLoss {
-    fn settled(&self, op: &Op, _: &View) -> Result<(), String> {
-        let Op::DeliveryDone { seq, recipient } = op else {
+    fn settled(&mut self, op: &Op, view: &View) -> Result<(), String> {
+        let Op::DeliverySettled(receipt) = op else {
             return Ok(());
         };
-        let Some(message) = self.ledger.messages.get(seq) else {
+        let (seq, recipient) = (receipt.seq, &receipt.recipient);
+        let Some(message) = self.ledger.messages.get(&seq) else {
             return Err(format!("message {} was settled and never accepted", seq.0));
         };
+        if receipt.rung == Rung::Expired {
+            return self.expired(receipt, message.created_at, view);
+        }
         let opened = self
             .opened
             .contains(&(recipient.clone(), message.id.clone()));
@@ -109,18 +117,38 @@ impl NoLoss {
             message.id
         ))
     }
-}
 
-/// The row says, durably, that and why it will not arrive.
-fn sender_knows(token: &Token, node: usize, view: &View) -> bool {
-    let Some(host) = view.host_at(node).and_then(|host| view.hosts.get(host)) else {
-        return false;
-    };
-    let held = host.borrow();
-    held.image.outbox.values().any(|row| {
-        matches!(row.state.status, OutboxStatus::Dead | OutboxStatus::Aborted)
-            && Token::of(&row.body) == Some(*token)
-    })
+    /// Retention is over, and not before.
+    fn expired(
+        &mut self,
+        receipt: &ReceiptRow,
+        accepted_at: Wall,
+        view: &View,
+    ) -> Result<(), String> {
+        let kept_for = receipt.at.since(accepted_at);
+        if kept_for < view.limits.undelivered_for {
+            return Err(format!(
+                "{} is no longer owed {:?} after {kept_for:?}, before retention is over",
+                receipt.recipient, receipt.message_id
+            ));
+        }
+        self.expired
+            .insert((receipt.sender.clone(), receipt.client_message_id.clone()));
+        Ok(())
+    }
+
+    /// The row says, durably, that and why it will not arrive.
+    fn sender_knows(&self, token: &Token, node: usize, view: &View) -> bool {
+        let Some(host) = view.host_at(node).and_then(|host| view.hosts.get(host)) else {
+            return false;
+        };
+        let held = host.borrow();
+        held.image.outbox.values().any(|row| {
+            let is_final = matches!(row.state.status, OutboxStatus::Dead | OutboxStatus::Aborted);
+            let of = (row.sender.clone(), row.client_message_id.clone());
+            (is_final || self.expired.contains(&of)) && Token::of(&row.body) == Some(*token)
+        })
+    }
 }
 
 #[cfg(test)]

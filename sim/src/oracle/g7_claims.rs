@@ -70,10 +70,8 @@ impl Oracle for Claims {
             Record::MeshCommitted { ops, .. } => {
                 for op in ops {
                     self.ledger.apply(op);
-                    if let Op::DeliveryDone { seq, recipient } = op
-                        && let Some(message) = self.ledger.messages.get(seq)
-                    {
-                        let key = (Arc::new(recipient.clone()), message.id.clone());
+                    if let Op::DeliverySettled(row) = op {
+                        let key = (Arc::new(row.recipient.clone()), row.message_id.clone());
                         self.unacknowledged.remove(&key);
                     }
                 }

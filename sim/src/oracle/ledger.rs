@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bowline_core::id::{ClientMessageId, MessageId, MessageSeq, PeerKey, PubKey};
 use bowline_core::store::mesh::Op;
+use bowline_core::time::Wall;
 use bowline_core::wire::Priority;
 
 #[derive(Default)]
@@ -19,6 +20,7 @@ pub struct Message {
     pub priority: Priority,
     pub client_message_id: ClientMessageId,
     pub recipient: Option<PeerKey>,
+    pub created_at: Wall,
 }
 
 impl Ledger {
@@ -34,17 +36,18 @@ impl Ledger {
                         priority: row.priority,
                         client_message_id: row.client_message_id.clone(),
                         recipient: None,
+                        created_at: row.created_at,
                     },
                 );
             }
-            Op::DeliveryPut { seq, recipient } => {
+            Op::DeliveryPut { seq, recipient, .. } => {
                 self.owed.insert((recipient.clone(), *seq));
                 if let Some(message) = self.messages.get_mut(seq) {
                     message.recipient = Some(recipient.clone());
                 }
             }
-            Op::DeliveryDone { seq, recipient } => {
-                self.owed.remove(&(recipient.clone(), *seq));
+            Op::DeliverySettled(row) => {
+                self.owed.remove(&(row.recipient.clone(), row.seq));
             }
             _ => {}
         }

@@ -103,13 +103,14 @@ impl OwedIsPushed {
             Op::MessagePut(row) if row.priority == Priority::Now => {
                 self.now.insert(row.seq, row.id.clone());
             }
-            Op::DeliveryPut { seq, recipient } => {
+            Op::DeliveryPut { seq, recipient, .. } => {
                 if let Some(id) = self.now.get(seq) {
                     let owed = self.owed.entry(recipient.clone()).or_default();
                     owed.insert(*seq, (id.clone(), at));
                 }
             }
-            Op::DeliveryDone { seq, recipient } => {
+            Op::DeliverySettled(row) => {
+                let (seq, recipient) = (&row.seq, &row.recipient);
                 let id = self
                     .owed
                     .get_mut(recipient)

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use bowline_core::host::io::SseEvent;
 use bowline_core::id::{
     ClientMessageId, ConnId, Epoch, Fingerprint, InboxSeq, MemberId, MeshId, MessageId, MessageSeq,
-    PeerKey, PresenceId, PubKey, Role, SessionId, Signature, SubscriberId,
+    PeerKey, PresenceId, PubKey, ReceiptNumber, Role, SessionId, Signature, SubscriberId,
 };
 use bowline_core::link::{Down, VerifiedHello};
 use bowline_core::store::TxnId;
 use bowline_core::store::host;
-use bowline_core::store::mesh::{DedupeRow, MessageRow, Op, PeerRow, Registration};
+use bowline_core::store::mesh::{DedupeRow, MessageRow, Op, PeerRow, ReceiptRow, Registration};
 use bowline_core::time::Wall;
 use bowline_core::wire::broker::{
     Ack, Event, EventData, EventKind, HelloAck, MemberProfile, Push, Resumed, StreamAt,
 };
 use bowline_core::wire::client::{About, Offer, Profile as PeerProfile, Resume};
+use bowline_core::wire::receipt::Rung;
 use bowline_core::wire::{Base64Body, BrokerFrame, Close, Priority, encode_broker};
 
 use super::{Oracle, View};
@@ -156,6 +157,7 @@ pub fn accept(seq: u64, sender: u8, recipient: u8, id: &str) -> Vec<Op> {
         Op::DeliveryPut {
             seq: MessageSeq(seq),
             recipient: PeerKey::Session(pubkey(recipient)),
+            claim: None,
         },
     ]
 }
@@ -165,10 +167,23 @@ pub fn message_id(seq: u64) -> MessageId {
 }
 
 pub fn done(seq: u64, recipient: u8) -> Record {
-    committed(vec![Op::DeliveryDone {
-        seq: MessageSeq(seq),
+    settled(seq, recipient, seq, Rung::Delivered)
+}
+
+/// As the `n`th receipt of peer 1.
+pub fn settled(seq: u64, recipient: u8, n: u64, rung: Rung) -> Record {
+    committed(vec![Op::DeliverySettled(Box::new(ReceiptRow {
+        sender: PeerKey::Session(pubkey(1)),
+        n: ReceiptNumber(n),
         recipient: PeerKey::Session(pubkey(recipient)),
-    }])
+        recipient_pubkey: pubkey(recipient),
+        seq: MessageSeq(seq),
+        message_id: message_id(seq),
+        client_message_id: ClientMessageId::from("a"),
+        rung,
+        reason: None,
+        at: Wall(0),
+    }))])
 }
 
 pub fn sent(peer: u8, conn: u64, frame: &BrokerFrame) -> Record {

@@ -418,7 +418,7 @@ fn a_plain_client_is_told_of_a_refusal_only_where_it_asked() {
     rig.take(plain);
     rig.kick(plain, Whom::All);
     assert!(rig.take(plain).is_empty());
-    let req_id = Some(crate::wire::client::ReqId("r".into()));
+    let req_id = Some(ReqId("r".into()));
     rig.frame(
         plain,
         ClientFrame::Kick {

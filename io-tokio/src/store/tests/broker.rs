@@ -1,16 +1,17 @@
 //! Meshes: conformance with [`Image`], and the owner row's rules.
 
 use bowline_core::id::Role;
-use bowline_core::id::{ClientMessageId, MeshId, MessageSeq};
+use bowline_core::id::{ClientMessageId, ConnId, MeshId, MessageId, MessageSeq, ReceiptNumber};
 use bowline_core::store::mesh::{
-    DedupeRow, Image, InviteRow, Load, Loaded, MemberRole, MemberRow, MessageRow, Op, PeerRow,
-    Registration,
+    ClaimRow, DedupeRow, Image, InviteRow, Load, Loaded, MemberRole, MemberRow, MessageName,
+    MessageRow, Op, PeerRow, ReceiptRow, Registration,
 };
 use bowline_core::store::registry;
 use bowline_core::store::{Owner, Term};
 use bowline_core::wire::Status;
 use bowline_core::wire::client::{About, Group, Profile};
 use bowline_core::wire::feature::Capabilities;
+use bowline_core::wire::receipt::Rung;
 
 use super::*;
 pub(super) use crate::store::broker::KIND;
@@ -35,7 +36,7 @@ async fn agrees_with_the_image_on_what_is_recovered_and_loaded() {
                 txn[which] += 1;
                 clients[which].persist(txn[which], ops);
                 if draw.below(4) == 0 {
-                    let what = draw_load(&mut draw);
+                    let what = draw_load(&mut draw, &images[which]);
                     // A read sees every transaction that was handed over before it.
                     assert_eq!(
                         clients[which].load(what.clone()),
@@ -168,6 +169,7 @@ async fn a_violated_constraint_is_broken_and_writes_nothing() {
     let nobodys = Op::DeliveryPut {
         seq: MessageSeq(9),
         recipient: Draw::new(1).peer(1),
+        claim: None,
     };
     client.persist(1, vec![member("one"), nobodys]);
     let halt = bench.halts.recv_timeout(PATIENCE).expect("it halts");
@@ -299,15 +301,17 @@ fn dedupe_load(id: &str) -> Load {
 
 /// Ops as a mesh may emit them: a delivery is of a message that is there.
 fn draw_ops(draw: &mut Draw, image: &mut Image) -> Vec<Op> {
-    let ops: Vec<Op> = (0..=draw.below(5))
-        .flat_map(|_| draw_op(draw, image))
-        .collect();
-    ops.iter().for_each(|op| image.apply(op));
+    let mut ops = Vec::new();
+    for _ in 0..=draw.below(5) {
+        let more = draw_op(draw, image);
+        more.iter().for_each(|op| image.apply(op));
+        ops.extend(more);
+    }
     ops
 }
 
-fn draw_op(draw: &mut Draw, image: &mut Image) -> Vec<Op> {
-    match draw.below(7) {
+fn draw_op(draw: &mut Draw, image: &Image) -> Vec<Op> {
+    match draw.below(8) {
         0 => vec![Op::MemberPut(MemberRow {
             id: draw.id("member", 4),
             pubkey: draw.pubkey(4),
@@ -326,8 +330,6 @@ fn draw_op(draw: &mut Draw, image: &mut Image) -> Vec<Op> {
         3 => vec![Op::PeerForget(draw.peer(4))],
         4 | 5 => {
             let seq = image.last_seq.0 + 1 + draw.below(3);
-            // Numbers stand for emitted rows at once, so that two ops never share one.
-            image.last_seq = MessageSeq(seq);
             let message = draw_message(draw, seq);
             let dedupe = DedupeRow {
                 sender: message.sender.clone(),
@@ -341,6 +343,7 @@ fn draw_op(draw: &mut Draw, image: &mut Image) -> Vec<Op> {
                 Op::DeliveryPut {
                     seq: message.seq,
                     recipient: draw.peer(3),
+                    claim: draw.some(draw_claim),
                 },
                 Op::MessagePut(Box::new(message)),
                 Op::DedupePut(dedupe),
@@ -348,17 +351,57 @@ fn draw_op(draw: &mut Draw, image: &mut Image) -> Vec<Op> {
             ops.rotate_left(draw.below(3) as usize);
             ops
         }
+        6 => {
+            let settled: Vec<_> = image.receipts.keys().cloned().collect();
+            let Some((recipient, seq)) = settled.get(draw.below(settled.len() as u64 + 1) as usize)
+            else {
+                return Vec::new();
+            };
+            let message = image.messages[seq].clone();
+            vec![settle(draw, image, &message, recipient.clone())]
+        }
         _ => {
             let owed: Vec<_> = image.deliveries.keys().cloned().collect();
             let Some((recipient, seq)) = owed.get(draw.below(owed.len() as u64 + 1) as usize)
             else {
                 return Vec::new();
             };
-            vec![Op::DeliveryDone {
-                seq: *seq,
-                recipient: recipient.clone(),
-            }]
+            if draw.coin() {
+                return vec![Op::DeliveryClaimed {
+                    seq: *seq,
+                    recipient: recipient.clone(),
+                    claim: draw_claim(draw),
+                }];
+            }
+            let message = image.messages[seq].clone();
+            vec![settle(draw, image, &message, recipient.clone())]
         }
+    }
+}
+
+/// As a mesh numbers receipts.
+fn settle(draw: &mut Draw, image: &Image, of: &MessageRow, recipient: PeerKey) -> Op {
+    let last = image.receipt_numbers.get(&of.sender).copied();
+    Op::DeliverySettled(Box::new(ReceiptRow {
+        sender: of.sender.clone(),
+        n: last.unwrap_or(image.receipts_floor).next(),
+        recipient,
+        recipient_pubkey: draw.pubkey(3),
+        seq: of.seq,
+        message_id: of.id.clone(),
+        client_message_id: of.client_message_id.clone(),
+        rung: Rung::ALL[draw.below(4) as usize],
+        reason: draw.some(Draw::text),
+        at: draw.wall(),
+    }))
+}
+
+fn draw_claim(draw: &mut Draw) -> ClaimRow {
+    ClaimRow {
+        id: ConnId(draw.below(1 << 40)),
+        attempts: draw.below(9) as u32,
+        claimed_at: draw.wall(),
+        expires_at: draw.wall(),
     }
 }
 
@@ -417,17 +460,37 @@ fn draw_peer(draw: &mut Draw) -> PeerRow {
     }
 }
 
-fn draw_load(draw: &mut Draw) -> Load {
-    if draw.coin() {
-        Load::Dedupe {
+fn draw_load(draw: &mut Draw, image: &Image) -> Load {
+    let ids: Vec<MessageId> = image.messages.values().map(|row| row.id.clone()).collect();
+    match draw.below(6) {
+        0 => Load::Dedupe {
             sender: draw.peer(3),
             client_message_id: draw.id("client", 12),
-        }
-    } else {
-        Load::Backlog {
+        },
+        1 => Load::Backlog {
             recipient: draw.peer(3),
             after: MessageSeq(draw.below(30)),
             limit: draw.below(5) as usize,
-        }
+        },
+        2 => Load::Receipts {
+            sender: draw.peer(3),
+            after: ReceiptNumber(draw.below(5)),
+            limit: draw.below(5) as usize,
+        },
+        3 => Load::Deliveries {
+            recipient: draw.peer(3),
+            ids: ids.into_iter().filter(|_| draw.coin()).collect(),
+        },
+        4 => Load::Message {
+            asker: draw.peer(3),
+            name: MessageName::Own(draw.id("client", 12)),
+        },
+        _ => Load::Message {
+            asker: draw.peer(3),
+            name: MessageName::Prefix(match ids.get(draw.below(ids.len() as u64 + 1) as usize) {
+                Some(id) => id.as_str()[..1 + draw.below(id.as_str().len() as u64) as usize].into(),
+                None => "nothing".into(),
+            }),
+        },
     }
 }
