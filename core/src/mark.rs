@@ -94,6 +94,8 @@ marks! {
     PushedAgain,
     WorkingLapsed,
     HeldByStatus,
+    /// Sealed by a suite that the recipient does not open.
+    SuiteRefused,
     ClaimExpired,
     AckedUnclaimed,
     AckIgnored,
@@ -128,6 +130,9 @@ marks! {
     InboxDuplicateFresh,
     InboxDuplicateDurable,
     InboxUndecryptable,
+    SealedInBox,
+    BoxOpened,
+    SuiteLearnt,
     UplinkUp,
     UplinkDown,
     UplinkReplaced,

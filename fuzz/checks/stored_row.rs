@@ -20,7 +20,7 @@ use bowline_core::store::mesh::{
 use bowline_core::store::{Event, Txn, TxnId, host};
 use bowline_core::time::{Mono, Now, Wall};
 use bowline_core::wire::receipt::{Receipt, Rung};
-use bowline_core::wire::{Base64Body, Priority};
+use bowline_core::wire::{Base64Body, Priority, Suite};
 use bowline_io::store::{
     BROKER_DATABASE, BrokerDatabase, BrokerStores, DAEMON_DATABASE, DaemonDatabase, HostStores,
     Store,
@@ -318,6 +318,7 @@ fn host_ops() -> Vec<host::Op> {
             role: "session".into(),
             present: true,
             last_seen: NOW.wall,
+            suite: Some(Suite::Box),
         }),
         host::Op::OutboxPut(Box::new(host::OutboxRow {
             seq: OutboxSeq(1),
@@ -356,6 +357,7 @@ fn host_ops() -> Vec<host::Op> {
             message_id: "b9".into(),
             priority: Priority::Now,
             reply_to: None,
+            seal: Some(Suite::X1),
             content: host::InboxContent::Opened {
                 body: "hi".into(),
                 meta: String::new(),

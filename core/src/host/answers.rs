@@ -129,6 +129,15 @@ pub(super) fn outcome_unknown(id: Option<&ClientMessageId>) -> Answer {
     )
 }
 
+/// `box` holds a body alone.
+pub(super) fn meta_unsupported(to: &str) -> Answer {
+    error(
+        422,
+        "meta_unsupported",
+        alloc::format!("`{to}` reads bodies and no meta: send it without"),
+    )
+}
+
 pub(super) fn target_unknown(to: &str, near: &[Candidate]) -> Answer {
     let mut more = Map::new();
     let near: Vec<Value> = near.iter().map(candidate).collect();
@@ -230,6 +239,7 @@ pub(super) fn inbox_row(row: &InboxRow, slug: &str) -> Value {
         "from": { "name": row.sender_name, "pubkey": row.sender },
         "priority": row.priority,
         "reply_to_id": row.reply_to,
+        "seal": row.seal,
         "sent_at": row.sent_at,
         "received_at": row.received_at.iso8601().to_string(),
         "seen_at": row.seen_at.map(|at| at.iso8601().to_string()),

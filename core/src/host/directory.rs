@@ -16,10 +16,11 @@ use crate::id::{MeshId, PubKey};
 use crate::limits::{DIRECTORY_PEERS, NAME_BYTES, PEERS_PAGE, SNAPSHOT_PAGE_WITHIN};
 use crate::mark::Mark;
 use crate::store::host::{DirectoryRow, Op};
-use crate::wire::ClientFrame;
+use crate::wire::audience::AudienceKey;
 use crate::wire::broker::{Event, EventKind, Peer, PeersList};
 use crate::wire::client::ReqId;
 use crate::wire::decode::cut;
+use crate::wire::{ClientFrame, Suite};
 
 const CONTROL_PLANE: &str = "control-plane";
 /// A key's prefix names a peer from this many characters on.
@@ -36,6 +37,8 @@ pub(super) struct Directory {
 #[derive(Default)]
 struct Known {
     peers: BTreeMap<PubKey, DirectoryRow>,
+    /// What opens mail to keys that are no peers of `peers`: members'. Learnt anew after a restart.
+    others: BTreeMap<PubKey, Suite>,
     /// Something may have been missed.
     stale: bool,
     snapshot: Option<Snapshot>,
@@ -93,13 +96,14 @@ impl Directory {
         let rows = self.meshes.values().flat_map(|known| known.peers.values());
         rows.map(|row| {
             alloc::format!(
-                "{} {} of {}: {} {} present {}\n",
+                "{} {} of {}: {} {} present {} opens {:?}\n",
                 row.mesh,
                 row.pubkey,
                 row.member_pubkey,
                 row.name,
                 row.role,
-                row.present
+                row.present,
+                row.suite
             )
         })
         .collect()
@@ -131,6 +135,10 @@ impl Directory {
             role: role.into(),
             present: before.is_some_and(|row| row.present),
             last_seen: ctx.now.wall,
+            suite: match &data.suites {
+                Some(names) => Suite::best_of(names),
+                None => before.and_then(|row| row.suite),
+            },
         };
         cut(&mut row.name, NAME_BYTES);
         let here = match event.kind {
@@ -206,7 +214,13 @@ impl Directory {
             return None;
         }
         for peer in &page.peers {
-            if peer.peer_role == CONTROL_PLANE || snapshot.here.len() >= DIRECTORY_PEERS {
+            if peer.peer_role == CONTROL_PLANE {
+                if let Some(suite) = suite_of(peer) {
+                    note(&mut known.others, peer.pubkey, suite);
+                }
+                continue;
+            }
+            if snapshot.here.len() >= DIRECTORY_PEERS {
                 continue;
             }
             let row = row_of(ctx, mesh, peer);
@@ -234,6 +248,34 @@ impl Directory {
             let mut row = row_of(ctx, mesh, peer);
             row.present = false;
             known.put(ctx, row);
+        }
+    }
+
+    /// What to seal with for `key`. Whoever nobody told of is one of ours: where that is wrong, the
+    /// broker refuses and tells.
+    pub(super) fn suite(&self, mesh: &MeshId, key: &PubKey) -> Suite {
+        let known = self.meshes.get(mesh);
+        let of_peer = known.and_then(|known| known.peers.get(key)?.suite);
+        let of_other = || known.and_then(|known| known.others.get(key).copied());
+        of_peer.or_else(of_other).unwrap_or(Suite::X1)
+    }
+
+    /// The broker refused what was not sealed for those it goes to.
+    pub(super) fn told_suites(&mut self, ctx: &mut Context, mesh: &MeshId, all: &[AudienceKey]) {
+        let known = self.meshes.entry(mesh.clone()).or_default();
+        for told in all {
+            let Some(suite) = Suite::best_of(&told.suites) else {
+                continue;
+            };
+            ctx.mark(Mark::SuiteLearnt);
+            match known.peers.get_mut(&told.key) {
+                Some(row) if row.suite != Some(suite) => {
+                    row.suite = Some(suite);
+                    ctx.persist(Op::PeerPut(row.clone()));
+                }
+                Some(_) => {}
+                None => note(&mut known.others, told.key, suite),
+            }
         }
     }
 
@@ -334,6 +376,7 @@ impl Known {
         let before = self.peers.get(&row.pubkey);
         let was_here = before.is_some_and(|row| row.present);
         let renamed = before.is_some_and(|before| before.name != row.name);
+        let resealed = before.is_some_and(|before| before.suite != row.suite);
         let kind = match (was_here, row.present) {
             (false, true) => Some(ChangeKind::Joined),
             (true, false) => Some(ChangeKind::Left),
@@ -341,7 +384,7 @@ impl Known {
             _ => None,
         };
         // Being seen again is not worth a write.
-        if kind.is_some() || renamed || before.is_none() {
+        if kind.is_some() || renamed || resealed || before.is_none() {
             ctx.persist(Op::PeerPut(row.clone()));
         }
         self.peers.insert(row.pubkey, row.clone());
@@ -429,6 +472,20 @@ fn row_of(ctx: &Context, mesh: &MeshId, peer: &Peer) -> DirectoryRow {
         role: peer.peer_role.clone(),
         present: true,
         last_seen: ctx.now.wall,
+        suite: suite_of(peer),
+    }
+}
+
+fn suite_of(peer: &Peer) -> Option<Suite> {
+    let opens = Suite::opened_by(peer.capabilities.as_ref()?);
+    opens.first().copied()
+}
+
+/// Keeps no more than it keeps of peers.
+fn note(others: &mut BTreeMap<PubKey, Suite>, key: PubKey, suite: Suite) {
+    others.insert(key, suite);
+    if others.len() > DIRECTORY_PEERS {
+        others.pop_first();
     }
 }
 

@@ -8,9 +8,6 @@ use serde_json::Value;
 
 use crate::crypto::jcs;
 
-/// What a message says it is sealed by.
-pub(super) const SUITE: &str = "x1";
-
 /// What AEAD adds to a plaintext.
 const TAG_BYTES: usize = 16;
 

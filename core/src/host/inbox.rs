@@ -11,8 +11,8 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 
 use super::context::{Context, Identity, Promise, Waiter};
-use super::envelope;
-use crate::crypto::{SealContext, Sealed, SecretKey};
+use super::sealing;
+use crate::crypto::SecretKey;
 use crate::dedupe::{Dedupe, Seen};
 use crate::id::{InboxSeq, PubKey, SessionId};
 use crate::limits::{FRAME_BYTES, HELD_PUSH_BYTES, HELD_PUSHES, ID_BYTES, NAME_BYTES};
@@ -236,7 +236,7 @@ impl Inbox {
     /// False if there is no room.
     fn insert(&mut self, ctx: &mut Context, to: &Recipient<'_>, held: Held) -> bool {
         let push = held.push;
-        let content = self.open(ctx, to, &push);
+        let (seal, content) = sealing::open(ctx, to, &push);
         let mut sender_name = push.sender_name.clone();
         cut(&mut sender_name, NAME_BYTES);
         let row = InboxRow {
@@ -250,6 +250,7 @@ impl Inbox {
             message_id: push.message_id.clone(),
             priority: push.priority,
             reply_to: push.reply_to_id.clone(),
+            seal,
             content,
             sent_at: push.created_at.clone(),
             received_at: ctx.now.wall,
@@ -270,37 +271,6 @@ impl Inbox {
         self.known.insert(key_of(to.identity, &push), (), txn);
         ctx.promise(received(to.identity, &push, Some(Box::new(row))));
         true
-    }
-
-    /// What does not open is kept as it is, and never shown as text.
-    fn open(&self, ctx: &Context, to: &Recipient<'_>, push: &Push) -> InboxContent {
-        let kept = || InboxContent::Undecryptable {
-            nonce: push.nonce.clone(),
-            ciphertext: push.ciphertext.clone(),
-        };
-        if push.seal.as_deref() != Some(envelope::SUITE) {
-            return kept();
-        }
-        let Ok(nonce) = push.nonce.decode().try_into() else {
-            return kept();
-        };
-        let sealed = Sealed {
-            nonce,
-            ciphertext: push.ciphertext.decode(),
-        };
-        let context = SealContext {
-            mesh: &to.identity.mesh,
-            sender: &push.sender_pubkey,
-            recipient: &to.pubkey,
-            client_message_id: &push.client_message_id,
-            priority: push.priority,
-            reply_to: push.reply_to_id.as_ref(),
-        };
-        let opened = ctx.crypto.open_x1(to.secret, &context, &sealed).ok();
-        match opened.and_then(|plain| envelope::read(&plain)) {
-            Some((body, meta)) => InboxContent::Opened { body, meta },
-            None => kept(),
-        }
     }
 }
 

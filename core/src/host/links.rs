@@ -10,10 +10,11 @@ use super::directory::Change;
 use super::inbox::{Recipient, Taken};
 use super::io::LogLevel;
 use super::meshes::Meshes;
+use super::sealing::{self, CannotSeal};
 use super::sessions::Sessions;
 use super::uplink::{Ended, ProbeOverdue, Resumption};
-use super::{Host, Phase, answers, envelope, outbox};
-use crate::crypto::{SealContext, SecretKey};
+use super::{Host, Phase, answers, outbox};
+use crate::crypto::SecretKey;
 use crate::id::{ConnId, InboxSeq, MeshId, MessageId, OutboxSeq, PeerKey, PubKey, SessionId};
 use crate::limits::UNPERSISTED_TXNS;
 use crate::link::{DialPlan, Down, SessionIdentity};
@@ -76,6 +77,9 @@ impl Host {
         let is_member = matches!(who.peer, PeerKey::Member(_));
         match frame {
             BrokerFrame::Ack(ack) => {
+                if let Some(all) = ack.audience.as_ref().and_then(|told| told.all.as_ref()) {
+                    self.directory.told_suites(&mut self.ctx, &who.mesh, all);
+                }
                 self.outbox.acked(&mut self.ctx, &who, conn, &ack);
                 self.stirred.insert(who);
             }
@@ -239,9 +243,12 @@ impl Host {
             let Some(seq) = self.outbox.next(&mut self.ctx, who) else {
                 return;
             };
-            let Some(frame) = self.sealed(who, seq) else {
-                self.outbox.cannot_seal(&mut self.ctx, seq);
-                continue;
+            let frame = match self.sealed(who, seq) {
+                Ok(frame) => frame,
+                Err(why) => {
+                    self.outbox.cannot_seal(&mut self.ctx, seq, why);
+                    continue;
+                }
             };
             let Some(conn) = self.uplinks.send(&mut self.ctx, who, &frame) else {
                 return;
@@ -350,25 +357,14 @@ impl Host {
         }
     }
 
-    /// `None` where the recipient's key cannot be sealed for.
-    fn sealed(&mut self, who: &Identity, seq: OutboxSeq) -> Option<ClientFrame> {
-        let (secret, pubkey) = keys(&self.sessions, &self.meshes, who)?;
+    /// Sealed for the recipient's key by what it opens, as far as that is known.
+    fn sealed(&mut self, who: &Identity, seq: OutboxSeq) -> Result<ClientFrame, CannotSeal> {
+        let own = keys(&self.sessions, &self.meshes, who).ok_or(CannotSeal::UnusableKey)?;
         let first = self.outbox.is_first(seq);
-        let row: &OutboxRow = self.outbox.row(seq)?;
-        let context = SealContext {
-            mesh: &row.mesh,
-            sender: &pubkey,
-            recipient: &row.target,
-            client_message_id: &row.client_message_id,
-            priority: row.priority,
-            reply_to: row.reply_to.as_ref(),
-        };
-        let plaintext = envelope::write(&row.body, &row.meta);
-        let sealed =
-            self.ctx
-                .crypto
-                .seal_x1(&mut self.ctx.entropy, secret, &context, &plaintext)?;
-        Some(ClientFrame::Send(Box::new(Send {
+        let row: &OutboxRow = self.outbox.row(seq).ok_or(CannotSeal::UnusableKey)?;
+        let suite = self.directory.suite(&row.mesh, &row.target);
+        let sealed = sealing::seal(&mut self.ctx, suite, own, row)?;
+        Ok(ClientFrame::Send(Box::new(Send {
             id: Some(outbox::wire_id(seq)),
             client_message_id: Some(row.client_message_id.clone()),
             request_fingerprint: Some(row.form_2),
@@ -380,7 +376,7 @@ impl Host {
             reply_to_id: row.reply_to.clone(),
             body_version: None,
             first,
-            seal: Some(envelope::SUITE.into()),
+            seal: Some(suite.as_str().into()),
         })))
     }
 

@@ -38,6 +38,7 @@ mod outbox;
 mod peers;
 mod receipts;
 mod recover;
+mod sealing;
 mod seen;
 mod sessions;
 mod status;

@@ -20,6 +20,7 @@ use core::time::Duration;
 
 use super::context::{Context, Identity, Promise, Told, Why, sender_of};
 use super::ladder::{self, Waits};
+use super::sealing::CannotSeal;
 use crate::dedupe::{Dedupe, Seen};
 use crate::id::{
     ClientMessageId, ConnId, Fingerprint, MeshId, MessageId, OutboxSeq, PubKey, SessionId,
@@ -295,9 +296,9 @@ impl Outbox {
         ctx.after(Why::Ack(seq), SEND_ACK_WITHIN);
     }
 
-    /// The recipient's key cannot be sealed for; no later try could.
-    pub(super) fn cannot_seal(&mut self, ctx: &mut Context, seq: OutboxSeq) {
-        let reason = Some("unusable_key".into());
+    /// It cannot be sealed for its recipient; no later try could.
+    pub(super) fn cannot_seal(&mut self, ctx: &mut Context, seq: OutboxSeq, why: CannotSeal) {
+        let reason = Some(why.as_str().into());
         self.settle(ctx, seq, OutboxStatus::Dead, reason, None);
     }
 

@@ -11,6 +11,7 @@
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use sha2::{Digest, Sha256};
 
@@ -25,10 +26,10 @@ use crate::mark::Mark;
 use crate::store::TxnId;
 use crate::store::mesh::{DedupeRow, Load, MessageRow, Op};
 use crate::time::{Mono, Now};
-use crate::wire::Target;
+use crate::wire::audience::Audience;
 use crate::wire::broker::Ack;
 use crate::wire::plain::refusal_text;
-use crate::wire::{BrokerFrame, Send, SendCode};
+use crate::wire::{BrokerFrame, Send, SendCode, Suite, Target};
 use core::time::Duration;
 
 /// A `send` whose id is being looked up.
@@ -59,6 +60,7 @@ struct Checked {
 #[derive(Debug)]
 struct Charged {
     target: PubKey,
+    suite: Suite,
 }
 
 /// Why it is refused.
@@ -287,15 +289,18 @@ impl Mesh {
         match self.route(now, &charged) {
             Ok(recipient) => self.commit(now, id, send, checked, &recipient),
             Err(refusal) => {
+                let audience = (refusal.code == SendCode::AudienceChanged)
+                    .then(|| self.audience_of(&charged.target))
+                    .flatten();
                 self.give_back(now, &checked.sender, charged);
-                self.refuse(id, send, refusal);
+                self.refuse_with(id, send, refusal, audience);
             }
         }
     }
 
     /// B1. The token is taken last: what is refused before has cost nothing.
     fn charge(&mut self, now: Now, send: &Send, checked: &Checked) -> Result<Charged, Refusal> {
-        let target = self.well_formed(send, &checked.sender)?;
+        let (target, suite) = self.well_formed(send, &checked.sender)?;
         if self.ledger.is_busy() {
             return Err(self.store_refuses());
         }
@@ -306,7 +311,7 @@ impl Mesh {
             self.stats.limited_after_accept += u64::from(self.is_known(send, checked));
             return Err(deferral(SendCode::RateLimited, "too many sends", wait));
         }
-        Ok(Charged { target })
+        Ok(Charged { target, suite })
     }
 
     fn give_back(&mut self, now: Now, sender: &PeerKey, _: Charged) {
@@ -315,7 +320,7 @@ impl Mesh {
         self.peer_entry(sender, now.mono).sends.give_back(rate);
     }
 
-    fn well_formed(&self, send: &Send, sender: &PeerKey) -> Result<PubKey, Refusal> {
+    fn well_formed(&self, send: &Send, sender: &PeerKey) -> Result<(PubKey, Suite), Refusal> {
         let target = match Target::parse(&send.target_spec) {
             Ok(Target::Key(key)) => key,
             Ok(_) => return Err(bad_request("only a single key can be written to")),
@@ -327,17 +332,12 @@ impl Mesh {
                 "the ciphertext is longer than inline_bytes",
             ));
         }
-        if send
-            .seal
-            .as_deref()
-            .is_some_and(|seal| !matches!(seal, "x1" | "box"))
-        {
-            return Err(bad_request("the seal is of an unknown suite"));
-        }
+        let suite = Suite::of_message(send.seal.as_deref())
+            .ok_or(bad_request("the seal is of an unknown suite"))?;
         if *sender == PeerKey::Session(target) {
             return Err(bad_request("the target is the sender itself"));
         }
-        Ok(target)
+        Ok((target, suite))
     }
 
     fn store_refuses(&mut self) -> Refusal {
@@ -371,6 +371,15 @@ impl Mesh {
             self.marks.hit(Mark::MailToBanned);
             return Err(permanent(SendCode::Forbidden, "the recipient is banned"));
         }
+        // A box may go to everybody: whoever opens nothing else sends nothing else either.
+        if charged.suite != Suite::Box && !self.opened_by(&recipient).contains(&charged.suite) {
+            self.marks.hit(Mark::SuiteRefused);
+            return Err(deferral(
+                SendCode::AudienceChanged,
+                "the recipient opens another suite",
+                Duration::ZERO,
+            ));
+        }
         let limits = &self.config.limits;
         let (most_messages, most_bytes) = (limits.owed_messages, limits.owed_bytes);
         let owed = &self.peer_entry(&recipient, now.mono).owed;
@@ -383,6 +392,20 @@ impl Mesh {
             ));
         }
         Ok(recipient)
+    }
+
+    /// What opens its mail, as far as its last hello said.
+    fn opened_by(&self, recipient: &PeerKey) -> Vec<Suite> {
+        let row = self.peers.get(recipient).and_then(|peer| peer.row.as_ref());
+        row.map_or(Suite::ALL.to_vec(), |row| {
+            Suite::opened_by(&row.registration.capabilities)
+        })
+    }
+
+    fn audience_of(&self, target: &PubKey) -> Option<Audience> {
+        let member = || Some(PeerKey::Member(self.roster.by_pubkey(target)?.id.clone()));
+        let recipient = self.by_pubkey.get(target).cloned().or_else(member)?;
+        Some(Audience::of_one(*target, &self.opened_by(&recipient)))
     }
 
     /// One exists if it held a lease within 30 days or is a member; who is away is queued for.
@@ -496,11 +519,23 @@ impl Mesh {
     }
 
     fn refuse(&mut self, id: ConnId, send: &Send, refusal: Refusal) {
+        self.refuse_with(id, send, refusal, None);
+    }
+
+    /// `audience`: whom to seal for.
+    fn refuse_with(
+        &mut self,
+        id: ConnId,
+        send: &Send,
+        refusal: Refusal,
+        audience: Option<Audience>,
+    ) {
         self.stats.refusals[refusal.code as usize] += 1;
-        self.send(
-            id,
-            &BrokerFrame::Ack(Box::new(refused(send.id.clone(), refusal))),
-        );
+        let ack = Ack {
+            audience,
+            ..refused(send.id.clone(), refusal)
+        };
+        self.send(id, &BrokerFrame::Ack(Box::new(ack)));
     }
 
     /// `first` counts on a peer's newest connection only.

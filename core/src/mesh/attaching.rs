@@ -379,6 +379,8 @@ impl Mesh {
         row.registration = Registration {
             about,
             visible: true,
+            // What it opens: mail for it is sealed meanwhile.
+            capabilities: core::mem::take(&mut row.registration.capabilities),
             ..Registration::default()
         };
         row.present = false;

@@ -9,6 +9,7 @@ use super::stream::EncodedEvent;
 use crate::id::{MeshId, MessageId, PubKey, Role};
 use crate::store::mesh::PeerRow;
 use crate::time::{Mono, Wall};
+use crate::wire::Suite;
 use crate::wire::broker::{Event, EventData, EventKind, Peer as ListedPeer, PeerState};
 use crate::wire::client::Group;
 use crate::wire::encode::{encode_event, encode_event_plain};
@@ -26,7 +27,7 @@ impl Announcement {
     #[must_use]
     pub fn encode(&self, mesh: &MeshId, id: &MessageId, told_at: Wall) -> Arc<EncodedEvent> {
         let registration = &self.about.registration;
-        let event = Event {
+        let plain = Event {
             kind: self.kind,
             data: EventData {
                 name: display_name(&self.about),
@@ -37,10 +38,14 @@ impl Announcement {
                     .then(|| registration.about.groups.clone()),
                 summary: registration.summary.clone(),
                 profile: registration.profile.clone(),
+                suites: None,
             },
         };
+        let opens = Suite::opened_by(&registration.capabilities);
+        let mut event = plain.clone();
+        event.data.suites = Some(opens.iter().map(|suite| suite.as_str().into()).collect());
         Arc::new(EncodedEvent {
-            plain: encode_event_plain(mesh, id, told_at, &event),
+            plain: encode_event_plain(mesh, id, told_at, &plain),
             live1: encode_event(&event),
         })
     }

@@ -1,5 +1,7 @@
 //! The mesh as its shell sees it: a store that commits when told, and frames by connection.
 
+mod suites;
+
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;

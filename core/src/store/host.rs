@@ -17,7 +17,7 @@ use crate::id::{
 };
 use crate::time::Wall;
 use crate::wire::receipt::{Receipt, Rung};
-use crate::wire::{Base64Body, Priority};
+use crate::wire::{Base64Body, Priority, Suite};
 
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -110,6 +110,8 @@ pub struct DirectoryRow {
     /// Our sessions were last told that it is here.
     pub present: bool,
     pub last_seen: Wall,
+    /// What to seal with for it, where that is known.
+    pub suite: Option<Suite>,
 }
 
 /// `pending → inflight → done | dead`, `pending | dead → aborted`.
@@ -235,6 +237,8 @@ pub struct InboxRow {
     pub message_id: MessageId,
     pub priority: Priority,
     pub reply_to: Option<MessageId>,
+    /// By what it came sealed. `None`: by none that is known here.
+    pub seal: Option<Suite>,
     pub content: InboxContent,
     pub sent_at: String,
     pub received_at: Wall,

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::audience::Audience;
 use super::body::{Base64Body, Nonce};
 use super::client::{Group, Profile, ReqId};
 use super::feature::{Capabilities, Features};
@@ -125,6 +126,9 @@ pub struct Ack {
     pub retry_after_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint_prefix: Option<String>,
+    /// With `audience_changed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<Audience>,
     #[serde(default, rename = "_reqId", skip_serializing_if = "Option::is_none")]
     pub req_id: Option<ReqId>,
 }
@@ -199,6 +203,9 @@ pub struct EventData {
     pub summary: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
+    /// What it opens, by name; to `live1` clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suites: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -18,6 +18,7 @@ pub const ATTEST1: &str = "attest1";
 pub const RECEIPTS1: &str = "receipts1";
 pub const QUIET1: &str = "quiet1";
 pub const SEAL_X1: &str = "seal-x1";
+pub const SEAL_BOX: &str = "seal-box";
 
 /// The highest protocol version spoken here.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -38,7 +39,7 @@ impl Capabilities {
     pub fn ours() -> Self {
         Self(
             [
-                FEATURES1, RESUME1, LIVE1, ATTEST1, QUIET1, RECEIPTS1, SEAL_X1,
+                FEATURES1, RESUME1, LIVE1, ATTEST1, QUIET1, RECEIPTS1, SEAL_X1, SEAL_BOX,
             ]
             .map(String::from)
             .to_vec(),

@@ -3,6 +3,7 @@
 //! One JSON object per WebSocket text message, key `type`. The base dialect is claudemesh's
 //! protocol version 1; what Bowline adds is negotiated by `capabilities`.
 
+pub mod audience;
 mod body;
 pub mod broker;
 pub mod client;
@@ -16,6 +17,7 @@ pub mod plain;
 pub mod receipt;
 #[cfg(test)]
 mod round_trip;
+mod suite;
 mod target;
 
 pub use body::{Base64Body, Nonce};
@@ -24,6 +26,7 @@ pub use client::{ClientFrame, MemberHello, Send, SessionHello};
 pub use code::{Close, Code, HelloCode, SendCode, SendCodeKind};
 pub use decode::{BrokerDecodeError, ClientDecodeError, decode_broker, decode_client};
 pub use encode::{encode_broker, encode_client, encode_event, encode_event_plain};
+pub use suite::Suite;
 pub use target::{BadTarget, Target};
 
 use serde::{Deserialize, Serialize};

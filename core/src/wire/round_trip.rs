@@ -10,6 +10,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::audience::{Audience, AudienceKey};
 use super::broker::{
     Ack, ErrorFrame, Event, EventData, EventKind, HelloAck, MemberProfile, Peer, PeerState,
     PeersList, Push, Resumed, StreamAt,
@@ -309,12 +310,22 @@ prop_compose! {
         id in of(id()), message_id in name(), queued in any::<bool>(), duplicate in any::<bool>(),
         first_seen_at in of(name()), history_available in of(any::<bool>()), error in of(name()),
         code in of(name()), retry_after_ms in of(any::<u64>()), fingerprint_prefix in of(name()),
-        req_id in req_id(),
+        audience in of(audience()), req_id in req_id(),
     ) -> Ack {
         Ack {
             id, message_id, queued, duplicate, first_seen_at, history_available, error, code,
-            retry_after_ms, fingerprint_prefix, req_id,
+            retry_after_ms, fingerprint_prefix, audience, req_id,
         }
+    }
+}
+
+prop_compose! {
+    fn audience()(
+        version in name(),
+        all in of(vec((key(), vec(name(), 0..3)), 0..3)),
+    ) -> Audience {
+        let one = |(key, suites)| AudienceKey { key, suites };
+        Audience { version, all: all.map(|all| all.into_iter().map(one).collect()) }
     }
 }
 
@@ -345,10 +356,11 @@ prop_compose! {
         ],
         name in name(), pubkey in key(), member_pubkey in of(key()), role in of(name()),
         groups in of(vec(group(), 0..3)), summary in of(name()), profile in of(profile()),
+        suites in of(vec(name(), 0..3)),
     ) -> Event {
         Event {
             kind,
-            data: EventData { name, pubkey, member_pubkey, role, groups, summary, profile },
+            data: EventData { name, pubkey, member_pubkey, role, groups, summary, profile, suites },
         }
     }
 }
@@ -526,6 +538,7 @@ fn a_live_event_is_spelled_as_on_the_wire() {
             groups: None,
             summary: None,
             profile: None,
+            suites: None,
         },
     };
     let data = json!({"name": "alice", "pubkey": "0a".repeat(32)});

@@ -128,6 +128,11 @@ fn print_message(message: &Value, output: Output) -> Result<(), Failure> {
         name if name.is_empty() => short_key(&text(from, "pubkey")),
         name => name,
     };
+    // The text alone is bound to its sender; id, priority and reply-to are the broker's word.
+    let seal = match message["seal"].as_str() {
+        Some("box") => " (box)",
+        _ => "",
+    };
     let body = match message["body"].as_str() {
         Some(body) => printable(body),
         None => "[cannot be opened: it was sealed for another key]".to_owned(),
@@ -137,6 +142,9 @@ fn print_message(message: &Value, output: Output) -> Result<(), Failure> {
     } else {
         " "
     };
-    let human = format!("{unread} {}  {sender}: {body}", text(message, "sent_at"));
+    let human = format!(
+        "{unread} {}  {sender}{seal}: {body}",
+        text(message, "sent_at")
+    );
     output.say(human, message)
 }

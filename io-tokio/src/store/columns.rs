@@ -3,7 +3,7 @@
 use bowline_core::crypto::SecretKey;
 use bowline_core::id::{MemberId, PeerKey, Role};
 use bowline_core::time::Wall;
-use bowline_core::wire::{Base64Body, Priority};
+use bowline_core::wire::{Base64Body, Priority, Suite};
 use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Row, RowIndex};
 use serde::Serialize;
@@ -71,6 +71,16 @@ pub(super) fn get_count(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Resul
 
 pub(super) fn get_base64(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<Base64Body> {
     Base64Body::parse(&row.get::<_, String>(column)?).map_err(unreadable)
+}
+
+pub(super) fn get_suite_if_any(
+    row: &Row<'_>,
+    column: impl RowIndex + Copy,
+) -> rusqlite::Result<Option<Suite>> {
+    match row.get::<_, Option<String>>(column)? {
+        None => Ok(None),
+        Some(_) => get_named(row, column, Suite::ALL, Suite::as_str).map(Some),
+    }
 }
 
 pub(super) fn get_priority(row: &Row<'_>, column: impl RowIndex) -> rusqlite::Result<Priority> {

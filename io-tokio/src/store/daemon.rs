@@ -10,6 +10,7 @@ use bowline_core::store::host::{
 };
 use bowline_core::store::{Event, Owner};
 use bowline_core::time::Wall;
+use bowline_core::wire::Suite;
 use bowline_core::wire::receipt::{Receipt, Rung};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
@@ -17,8 +18,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use super::HostStores;
 use super::columns::{
     get_base64, get_count, get_id, get_id_if_any, get_json, get_named, get_parsed, get_peer,
-    get_priority, get_role, get_secret, get_secret_if_any, get_wall, get_wall_if_any, json, peer,
-    secret, wall,
+    get_priority, get_role, get_secret, get_secret_if_any, get_suite_if_any, get_wall,
+    get_wall_if_any, json, peer, secret, wall,
 };
 use super::desk::{Rows, int};
 use super::driver::{Handle, OpenOwnerError};
@@ -52,6 +53,10 @@ pub(super) const KIND: Kind = Kind {
         Migration {
             name: "0002_receipts",
             sql: include_str!("../../../migrations/daemon/0002_receipts.sql"),
+        },
+        Migration {
+            name: "0003_suites",
+            sql: include_str!("../../../migrations/daemon/0003_suites.sql"),
         },
     ],
 };
@@ -269,7 +274,7 @@ impl Rows for HostRows {
             )?,
             directory: all(
                 db,
-                "SELECT mesh, pubkey, member_pubkey, name, role, present, last_seen
+                "SELECT mesh, pubkey, member_pubkey, name, role, present, last_seen, suite
                  FROM directory ORDER BY mesh, pubkey",
                 get_directory,
             )?,
@@ -526,11 +531,12 @@ fn put_directory(db: &Connection, row: &DirectoryRow) -> rusqlite::Result<()> {
         role,
         present,
         last_seen,
+        suite,
     } = row;
     db.prepare_cached(
         "INSERT OR REPLACE INTO directory
-             (mesh, pubkey, member_pubkey, name, role, present, last_seen)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+             (mesh, pubkey, member_pubkey, name, role, present, last_seen, suite)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?
     .execute(params![
         mesh.as_str(),
@@ -540,6 +546,7 @@ fn put_directory(db: &Connection, row: &DirectoryRow) -> rusqlite::Result<()> {
         role,
         present,
         wall(*last_seen),
+        suite.map(Suite::as_str),
     ])
     .map(drop)
 }
@@ -553,6 +560,7 @@ fn get_directory(row: &Row<'_>) -> rusqlite::Result<DirectoryRow> {
         role: row.get(4)?,
         present: row.get(5)?,
         last_seen: get_wall(row, 6)?,
+        suite: get_suite_if_any(row, 7)?,
     })
 }
 
@@ -745,6 +753,7 @@ fn put_inbox(db: &Connection, row: &InboxRow) -> rusqlite::Result<()> {
         message_id,
         priority,
         reply_to,
+        seal,
         content,
         sent_at,
         received_at,
@@ -760,8 +769,9 @@ fn put_inbox(db: &Connection, row: &InboxRow) -> rusqlite::Result<()> {
         "INSERT INTO inbox
              (seq, mesh, recipient, session, sender, sender_name, client_message_id, message_id,
               priority, reply_to, sent_at, received_at, seen_at, weight, meta, body, nonce,
-              ciphertext)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
+              ciphertext, seal)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18,
+                 ?19)
          ON CONFLICT (mesh, recipient, sender, client_message_id) DO NOTHING",
     )?
     .execute(params![
@@ -783,12 +793,14 @@ fn put_inbox(db: &Connection, row: &InboxRow) -> rusqlite::Result<()> {
         body,
         nonce,
         ciphertext,
+        seal.map(Suite::as_str),
     ])?;
     raise_high_water(db, "inbox", seq.0)
 }
 
 const INBOX: &str = "seq, mesh, recipient, session, sender, sender_name, client_message_id, \
-     message_id, priority, reply_to, sent_at, received_at, seen_at, meta, body, nonce, ciphertext";
+     message_id, priority, reply_to, sent_at, received_at, seen_at, meta, body, nonce, ciphertext, \
+     seal";
 
 fn get_inbox(row: &Row<'_>) -> rusqlite::Result<InboxRow> {
     let body: Option<String> = row.get(14)?;
@@ -813,6 +825,7 @@ fn get_inbox(row: &Row<'_>) -> rusqlite::Result<InboxRow> {
         message_id: get_id(row, 7)?,
         priority: get_priority(row, 8)?,
         reply_to: get_id_if_any(row, 9)?,
+        seal: get_suite_if_any(row, 17)?,
         content,
         sent_at: row.get(10)?,
         received_at: get_wall(row, 11)?,

@@ -13,7 +13,7 @@ use bowline_core::entropy::Entropy;
 use bowline_core::id::{Fingerprint, LoadId, MemberId, PeerKey, PubKey};
 use bowline_core::store::{Event, Stall, Txn, TxnId};
 use bowline_core::time::Wall;
-use bowline_core::wire::{Base64Body, Priority};
+use bowline_core::wire::{Base64Body, Priority, Suite};
 
 use super::Store;
 use super::desk::Rows;
@@ -190,6 +190,10 @@ impl Draw {
         let mut bytes = vec![0; len];
         self.0.fill(&mut bytes);
         Base64Body::encode(&bytes)
+    }
+
+    fn suite(&mut self) -> Option<Suite> {
+        self.some(|draw| Suite::ALL[draw.below(2) as usize])
     }
 
     fn priority(&mut self) -> Priority {

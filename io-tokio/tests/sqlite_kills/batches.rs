@@ -15,7 +15,7 @@ use bowline_core::store::registry::{MeshRow, Policy};
 use bowline_core::store::{host, mesh, registry};
 use bowline_core::time::Wall;
 use bowline_core::wire::receipt::{Receipt, Rung};
-use bowline_core::wire::{Base64Body, Priority};
+use bowline_core::wire::{Base64Body, Priority, Suite};
 
 /// Numbers of messages that belong to one batch.
 const NUMBERS: u64 = 64;
@@ -113,6 +113,7 @@ pub fn of_host(batch: u64) -> Vec<host::Op> {
             role: "session".into(),
             present: batch.is_multiple_of(2),
             last_seen: Wall(batch),
+            suite: None,
         }),
     ];
     for nth in 0..messages(batch) {
@@ -246,6 +247,7 @@ fn incoming(batch: u64, nth: u64) -> InboxRow {
         message_id: format!("message-{seq}").into(),
         priority: Priority::Low,
         reply_to: None,
+        seal: Some(Suite::X1),
         content: InboxContent::Opened {
             body: "i".repeat(body_bytes(batch)),
             meta: String::new(),

@@ -18,7 +18,7 @@ use bowline_core::wire::broker::{
 };
 use bowline_core::wire::client::{About, Offer, Profile as PeerProfile, Resume};
 use bowline_core::wire::receipt::Rung;
-use bowline_core::wire::{Base64Body, BrokerFrame, Close, Priority, encode_broker};
+use bowline_core::wire::{Base64Body, BrokerFrame, Close, Priority, Suite, encode_broker};
 
 use super::{Oracle, View};
 use crate::cast::Cast;
@@ -269,6 +269,7 @@ pub fn event(peer: u8, conn: u64, kind: EventKind, about: u8, title: Option<Stri
             title: Some(title),
             ..PeerProfile::default()
         }),
+        suites: None,
     };
     frame(peer, conn, BrokerFrame::Event(Event { kind, data }))
 }
@@ -334,6 +335,7 @@ pub fn inbox_put(seq: u64, sender: u8, id: &str, body: &str) -> Record {
             message_id: message_id(seq),
             priority: Priority::Now,
             reply_to: None,
+            seal: Some(Suite::X1),
             content: host::InboxContent::Opened {
                 body: body.into(),
                 meta: String::new(),

@@ -17,6 +17,7 @@ use crate::limits::LOOK_UPS_AT_ONCE;
 use crate::mark::Mark;
 use crate::store::host::{Load, OutboxRow, OutboxStatus};
 use crate::store::{Stall, TxnId};
+use crate::wire::Suite;
 
 impl Host {
     pub(super) fn draft(
@@ -177,6 +178,9 @@ impl Host {
             .ok_or_else(answers::unauthorized)?;
         if target == pubkey {
             return Err(answers::bad_request("this is your own key"));
+        }
+        if draft.meta.is_some() && self.directory.suite(&draft.sender.mesh, &target) == Suite::Box {
+            return Err(answers::meta_unsupported(&draft.to));
         }
         let form_1 = draft.form_1(&target);
         let form_2 = self.ctx.crypto.fingerprint_on_wire(&secret, &form_1);

@@ -6,6 +6,7 @@ mod messages;
 mod presence;
 mod receipts;
 mod receiving;
+mod sealing;
 mod seen;
 mod sending;
 mod sessions;

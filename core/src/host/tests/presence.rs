@@ -16,6 +16,7 @@ fn event(kind: EventKind, who: u8, name: &str) -> BrokerFrame {
             groups: None,
             summary: None,
             profile: None,
+            suites: None,
         },
     })
 }
@@ -112,6 +113,27 @@ fn an_event_is_told_once_and_only_when_durable() {
     bench.catch_up();
     let told = bench.take_events(stream);
     assert_eq!(names(&told), [("peer_joined".into(), "bob".into())]);
+}
+
+#[test]
+fn a_listing_tells_what_members_open() {
+    let mut bench = Bench::new();
+    let session = bench.session("a");
+    let (conn, req_id) = miss(&mut bench);
+    let plain = |who: u8, role: &str| Peer {
+        capabilities: Some(crate::wire::feature::Capabilities::default()),
+        ..listed(key_of(&peer(who)), "plain", role)
+    };
+    let peers = alloc::vec![plain(5, "session"), plain(6, "control-plane")];
+    bench.frame(conn, page(peers, None, req_id));
+    for (nth, who) in [5, 6].into_iter().enumerate() {
+        bench.send_now(&session.token, &hex_of(&peer(who)), "hi", None);
+        let (_, send) = bench.take_sends().remove(0);
+        assert_eq!(send.seal.as_deref(), Some("box"), "{nth}");
+    }
+    // A control plane's name is nobody's.
+    let answer = bench.send_now(&session.token, "plain", "hi", None);
+    assert_eq!(answer.status, 202);
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn what_does_not_open_is_kept_and_not_shown() {
     let mut moved = sealed_push(&session.pubkey, &peer(5), "k1", "secret");
     moved.priority = Priority::Now;
     let mut boxed = sealed_push(&session.pubkey, &peer(5), "k2", "secret");
-    boxed.seal = None;
+    boxed.seal = Some("box".into());
     let to_another = sealed_push(&key_of(&peer(8)), &peer(5), "k3", "secret");
     for push in [moved, boxed, to_another] {
         bench.frame(conn, BrokerFrame::Push(Box::new(push)));

@@ -121,6 +121,7 @@ fn draw_op(draw: &mut Draw, image: &Image) -> Op {
             role: "session".into(),
             present: draw.coin(),
             last_seen: draw.wall(),
+            suite: draw.suite(),
         }),
         4 => Op::PeerForget {
             mesh: draw.id("mesh", 3),
@@ -159,6 +160,7 @@ fn draw_op(draw: &mut Draw, image: &Image) -> Op {
             message_id: draw.id("message", 99),
             priority: draw.priority(),
             reply_to: draw.some(|draw| draw.id("message", 9)),
+            seal: draw.suite(),
             content: if draw.below(4) > 0 {
                 InboxContent::Opened {
                     body: draw.text(),
