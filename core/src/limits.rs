@@ -13,6 +13,12 @@ pub const PONG_WITHIN: Duration = Duration::from_secs(10);
 pub const PING_LEAVES_WITHIN: Duration = Duration::from_secs(10);
 /// At the broker, from TCP accept to the hello.
 pub const HELLO_WITHIN: Duration = Duration::from_secs(5);
+/// How long a hello that comes at a bad moment waits for its answer.
+pub const HELLO_ANSWERED_WITHIN: Duration = Duration::from_secs(4);
+/// A plain client that was put out by another socket on its key comes back within this.
+pub const DUEL_WITHIN: Duration = Duration::from_secs(60);
+/// Hellos of a mesh that wait; more are answered at once.
+pub const HELLOS_WAITING: usize = 1_024;
 /// At the client, from the begin of the dial to the `hello_ack`: a broker may take 4 s for it.
 pub const DIAL_WITHIN: Duration = Duration::from_secs(10);
 /// How far a hello's timestamp may be from the broker's clock.

@@ -96,6 +96,8 @@ marks! {
     HeldByStatus,
     /// Sealed by a suite that the recipient does not open.
     SuiteRefused,
+    /// Two sockets of a plain client put each other out.
+    HelloWaits,
     ClaimExpired,
     AckedUnclaimed,
     AckIgnored,

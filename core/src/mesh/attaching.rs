@@ -26,7 +26,7 @@ use crate::wire::encode::encode_broker;
 use crate::wire::feature::{
     ATTEST1, FEATURES1, Features, LIVE1, PROTOCOL_VERSION, RECEIPTS1, RESUME1, SEAL_X1,
 };
-use crate::wire::{BrokerFrame, Close, HelloCode, Status};
+use crate::wire::{BrokerFrame, Close, HelloCode, Status, plain};
 
 impl Mesh {
     pub(super) fn attach(&mut self, now: Now, id: ConnId, hello: VerifiedHello) {
@@ -75,6 +75,10 @@ impl Mesh {
         if let Attached::Replaced { older } = attached {
             self.marks.hit(Mark::LeaseReplaced);
             self.drop_conn(older);
+            let is_plain = plain::is_plain(&hello.offer.capabilities);
+            if let Some(peer) = self.peers.get_mut(&key) {
+                peer.replaced_at = is_plain.then_some(now.mono);
+            }
             self.out.push(Output::Close {
                 conn: older,
                 close: Close::session_replaced(),
@@ -96,7 +100,7 @@ impl Mesh {
 
     /// The connection is gone. If it was replaced, or cut off by us, nobody is interested.
     pub(super) fn closed(&mut self, now: Now, id: ConnId) {
-        if self.quiet_closed(id) {
+        if self.quiet_closed(id) || self.waiting_closed(id) {
             return;
         }
         let Some(key) = self.drop_conn(id) else {
@@ -112,7 +116,8 @@ impl Mesh {
             lease::Closed::StillLive => self.deliver(&key),
             lease::Closed::GraceBegun { until } => {
                 self.marks.hit(Mark::LeaseGraceBegun);
-                self.timers.set(Why::Grace(key), until);
+                self.timers.set(Why::Grace(key.clone()), until);
+                self.nobody_to_duel(now, &key);
             }
         }
     }

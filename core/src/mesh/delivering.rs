@@ -15,7 +15,7 @@ use crate::wire::broker::Push;
 use crate::wire::client::ClientAck;
 use crate::wire::encode::encode_broker;
 use crate::wire::receipt::Rung;
-use crate::wire::{BrokerFrame, Status};
+use crate::wire::{BrokerFrame, Status, plain};
 
 impl Mesh {
     /// Pushes what a recipient is owed, as far as its connection, its window and its status let it.
@@ -249,9 +249,8 @@ impl Mesh {
             message_id: message.id.clone(),
             mesh_id: self.config.mesh.clone(),
             sender_pubkey: message.sender_pubkey,
-            // A plain client drops what bears its own member's key, and replies to the wrong one.
-            sender_member_pubkey: member.map(|member| member.pubkey).filter(|_| conn.features),
-            sender_member_id: conn.features.then(|| message.sender_member.clone()),
+            sender_member_pubkey: member.map(|member| member.pubkey),
+            sender_member_id: Some(message.sender_member.clone()),
             sender_name: message.sender_name.clone(),
             reply_to_id: message.reply_to.clone(),
             priority: message.priority,
@@ -261,9 +260,14 @@ impl Mesh {
             client_message_id: message.client_message_id.clone(),
             request_fingerprint: Some(message.fingerprint),
             body_version: message.body_version,
-            target_spec: conn.features.then(|| message.target_spec.clone()),
-            seal: message.seal.clone().filter(|_| conn.features),
-            attempt: (conn.features && next.attempt > 1).then_some(next.attempt),
+            target_spec: Some(message.target_spec.clone()),
+            seal: message.seal.clone(),
+            attempt: (next.attempt > 1).then_some(next.attempt),
+        };
+        let push = if conn.features {
+            push
+        } else {
+            plain::bare(push)
         };
         let seq = message.seq;
         self.stats.pushes += 1;

@@ -39,6 +39,7 @@ mod stream;
 mod telling;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -70,10 +71,11 @@ use crate::id::{
     RequestId, Role,
 };
 use crate::limits::{
-    ACCEPT_DURABLE_WITHIN, FRAME_BYTES, HELD_FRAMES_BEHIND_LOOK_UP, INPUTS_WAITING,
+    ACCEPT_DURABLE_WITHIN, FRAME_BYTES, HELD_FRAMES_BEHIND_LOOK_UP, HELLOS_WAITING, INPUTS_WAITING,
     KNOWN_ABSENT_PER_MESH, Limits, MEMBERS_PER_MESH, OWNER_LATE, PEERS_PER_MESH,
     SEEN_HELLOS_PER_MESH, SEEN_IDS_PER_FRAME, UNPERSISTED_TXNS,
 };
+use crate::link::VerifiedHello;
 use crate::machine::{Machine, Outbox, Timeout};
 use crate::mark::{Mark, Marks};
 use crate::store::ledger::Ledger;
@@ -101,6 +103,8 @@ pub struct Mesh {
     conns: BTreeMap<ConnId, Conn>,
     /// Those of `conns` that send only: of no lease, one a key.
     quiet: BTreeMap<PeerKey, ConnId>,
+    /// Hellos that are answered late.
+    waiting: BTreeMap<ConnId, Box<VerifiedHello>>,
     kicked: Kicked,
     dedupe: Dedupe<(PeerKey, ClientMessageId), DedupeRow>,
     settlements: Settlements,
@@ -135,6 +139,8 @@ type TimerQueue = crate::timers::TimerQueue<Why>;
 pub enum Why {
     /// The grace of a peer without a connection ends.
     Grace(PeerKey),
+    /// A hello that came at a bad moment is answered.
+    Hello(ConnId),
     /// The earliest claim of a peer ends.
     Claim(PeerKey),
     /// `working` was not repeated.
@@ -262,6 +268,7 @@ impl Mesh {
             members: BTreeMap::new(),
             conns: BTreeMap::new(),
             quiet: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             kicked: Kicked::default(),
             dedupe: Dedupe::new(config.limits.dedupe_cache),
             settlements: Settlements::default(),
@@ -399,6 +406,11 @@ impl Mesh {
                 limits.queued_bytes + FRAME_BYTES as u64,
             ),
             (
+                "waiting hellos",
+                self.waiting.len() as u64,
+                HELLOS_WAITING as u64,
+            ),
+            (
                 "held frames",
                 most(&mut self.conns.values().map(Conn::held_frames)),
                 (HELD_FRAMES_BEHIND_LOOK_UP + INPUTS_WAITING) as u64,
@@ -463,6 +475,7 @@ impl Mesh {
             passed_over: 0,
             sends: Bucket::full(now, sends),
             look_ups: Bucket::full(now, look_ups),
+            replaced_at: None,
             heard_at: now,
             announced: false,
             stats: None,
@@ -680,7 +693,7 @@ impl Machine for Mesh {
         self.out.assert_drained();
         self.notice_lateness(now);
         match input {
-            Input::Attach { conn, hello } => self.attach(now, conn, *hello),
+            Input::Attach { conn, hello } => self.greeted(now, conn, hello),
             Input::Frame { conn, frame } => self.on_frame(now, conn, frame),
             Input::Closed { conn } => self.closed(now, conn),
             Input::Sent { conn, bytes } => self.on_sent(now, conn, bytes),
@@ -697,6 +710,7 @@ impl Machine for Mesh {
         while let Some((_, why)) = self.timers.pop_due(now.mono) {
             match why {
                 Why::Grace(key) => self.grace_ended(now, &key),
+                Why::Hello(conn) => self.waited(now, conn),
                 Why::Claim(key) => self.claims_ended(now, &key),
                 Why::Working(key) => self.working_lapsed(&key),
                 Why::Expiry(key) => self.expiry_due(&key),

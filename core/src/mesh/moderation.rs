@@ -29,7 +29,7 @@ use crate::time::{Mono, Now};
 use crate::wire::broker::ErrorFrame;
 use crate::wire::client::ReqId;
 use crate::wire::moderation::{Ban, BanAck, BansResult, DisconnectAck, KickAck, UnbanAck, Whom};
-use crate::wire::{BrokerFrame, Close, Code};
+use crate::wire::{BrokerFrame, Close, Code, plain};
 
 /// Why nothing was done.
 struct Refused {
@@ -203,7 +203,7 @@ impl Mesh {
         req_id: Option<ReqId>,
     ) {
         let is_plain = self.conns.get(&id).is_none_or(|conn| !conn.features);
-        if is_plain && req_id.is_none() {
+        if is_plain && !plain::hears_errors(req_id.as_ref()) {
             return;
         }
         self.send(

@@ -25,6 +25,8 @@ pub struct Peer {
     pub passed_over: usize,
     pub sends: Bucket,
     pub look_ups: Bucket,
+    /// When a socket of a plain client on its key was last put out by another.
+    pub replaced_at: Option<Mono>,
     /// When it last said anything but a sign of life.
     pub heard_at: Mono,
     /// Of the receipts of what it sent.

@@ -14,7 +14,7 @@ use crate::limits::{
 use crate::mark::Mark;
 use crate::store::mesh::PeerRow;
 use crate::time::Now;
-use crate::wire::broker::{Ack, ErrorFrame, EventKind, PeersList, StreamAt};
+use crate::wire::broker::{Ack, EventKind, PeersList, StreamAt};
 use crate::wire::client::{Group, ReqId};
 use crate::wire::encode_broker;
 use crate::wire::{BrokerFrame, ClientFrame, Code, Status};
@@ -261,14 +261,8 @@ impl Mesh {
             room = presence::join_group(&mut row.registration.about.groups, group, GROUPS_PER_PEER);
         });
         if !room {
-            let error = ErrorFrame {
-                code: Code::Capacity.as_str().into(),
-                message: String::from("a peer can be in 32 groups: leave one first"),
-                id: None,
-                req_id,
-                broker_time_ms: None,
-            };
-            return self.send(id, &BrokerFrame::Error(error));
+            let message = String::from("a peer can be in 32 groups: leave one first");
+            return self.refuse_frame(id, Code::Capacity, message, req_id);
         }
         self.announce_change(EventKind::ProfileUpdated, changed);
         self.reply_ok(now, id, req_id);

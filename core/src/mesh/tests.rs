@@ -1,5 +1,6 @@
 //! The mesh as its shell sees it: a store that commits when told, and frames by connection.
 
+mod plain;
 mod suites;
 
 use alloc::boxed::Box;

@@ -9,19 +9,41 @@ use alloc::string::String;
 use bytes::Bytes;
 use serde_json::json;
 
+use super::broker::Push;
 use super::client::ReqId;
 use super::feature::{Capabilities, FEATURES1};
-use super::{SendCode, SendCodeKind};
+use super::{SendCode, SendCodeKind, Suite};
 
 #[must_use]
 pub fn is_plain(capabilities: &Capabilities) -> bool {
     !capabilities.has(FEATURES1)
 }
 
+/// A push as a plain client reads it. One that bears its own member's key it drops, unacknowledged;
+/// and it replies to a member's key where it sees one, not to the session that wrote.
+#[must_use]
+pub fn bare(push: Push) -> Push {
+    Push {
+        sender_member_pubkey: None,
+        sender_member_id: None,
+        target_spec: None,
+        // It is what absence means. What is sealed otherwise goes to those alone who asked for it.
+        seal: push.seal.filter(|seal| seal != Suite::Box.as_str()),
+        attempt: None,
+        ..push
+    }
+}
+
 /// Whether a plain client that is past its hello may be told that its frame could not be honoured.
 #[must_use]
+pub fn hears_errors(req_id: Option<&ReqId>) -> bool {
+    req_id.is_some()
+}
+
+/// The same of a frame of this `kind`: of topics it is told either way.
+#[must_use]
 pub fn hears_errors_about(kind: &str, req_id: Option<&ReqId>) -> bool {
-    req_id.is_some() || kind.starts_with("topic_")
+    hears_errors(req_id) || kind.starts_with("topic_")
 }
 
 /// What the dialect asks for and Bowline has none of: the empty answer.

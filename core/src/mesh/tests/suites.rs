@@ -1,13 +1,9 @@
 //! By what mail is sealed, and whom it reaches.
 
+use super::plain::plain;
 use super::*;
 use crate::wire::Suite;
 use crate::wire::audience::Audience;
-
-/// A client that names no capability.
-fn plain(hello: &mut VerifiedHello) {
-    hello.offer.capabilities = Capabilities::default();
-}
 
 fn in_box(send: &mut Send) {
     send.seal = None;
