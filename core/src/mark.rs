@@ -138,6 +138,8 @@ marks! {
     UplinkUp,
     UplinkDown,
     UplinkReplaced,
+    UplinkPutOut,
+    UplinkAskedFor,
     UplinkClockCorrected,
     UplinkMismatch,
     PresenceFromSnapshot,

@@ -233,6 +233,8 @@ fn advice(code: &str) -> Option<String> {
         "mesh_not_joined" => "`bowline status` lists the meshes; `bowline join LINK` joins another",
         "mesh_ambiguous" => "say which with --mesh",
         "target_unknown" | "target_ambiguous" => "`bowline peers` lists who can be written to",
+        "broker_silent" => "repeat it: twice is as good as once",
+        "mesh_away" => "`bowline status` says since when, and why",
         "busy" | "storage_full" => "nothing was accepted; try again later",
         "outcome_unknown" => "repeat it with the same --id: it is never sent twice",
         "unauthorized" => "the session has ended; open another with `bowline session run`",

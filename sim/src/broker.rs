@@ -65,6 +65,8 @@ struct Conn {
     mesh: MeshIndex,
     /// `None` when it said its last.
     link: Option<Driven<ServerLink>>,
+    /// Its hello was for sending only.
+    quiet: bool,
     /// Pushed by the link, once.
     hello: Option<Arc<VerifiedHello>>,
     attached: Option<Arc<PeerKey>>,
@@ -178,6 +180,7 @@ impl Broker {
                 sock,
                 mesh: 0,
                 link: Some(Driven::new(link, self.node, Some(id), timing)),
+                quiet: false,
                 hello: None,
                 attached: None,
                 told: false,
@@ -222,6 +225,7 @@ impl Broker {
                 server::Output::Attach(hello) => {
                     conn.told = true;
                     conn.mesh = cast::index_of(&self.casts, &hello.mesh);
+                    conn.quiet = hello.offer.is_quiet();
                     conn.hello = Some(Arc::new((*hello).clone()));
                     let input = mesh::Input::Attach {
                         conn: conn.id,
@@ -283,11 +287,21 @@ impl Broker {
                     if let Some(hello) = &conn.hello {
                         let peer = Arc::new(hello.key.clone());
                         conn.attached = Some(Arc::clone(&peer));
-                        let attached = Record::Attached {
-                            node,
-                            conn: conn.id,
-                            peer,
-                            hello: Arc::clone(hello),
+                        let (conn_id, hello) = (conn.id, Arc::clone(hello));
+                        let attached = if conn.quiet {
+                            Record::QuietAttached {
+                                node,
+                                conn: conn_id,
+                                peer,
+                                hello,
+                            }
+                        } else {
+                            Record::Attached {
+                                node,
+                                conn: conn_id,
+                                peer,
+                                hello,
+                            }
                         };
                         k.record_in(mesh, attached);
                     }
@@ -310,9 +324,20 @@ impl Broker {
                     conn.hop_from_mesh(k, node, hop_most_us, FromMesh::Send(frame));
                 }
                 mesh::Output::Close { conn, close } => {
-                    if let Some(conn) = process.conns.get_mut(&conn.0) {
-                        conn.hop_from_mesh(k, node, hop_most_us, FromMesh::Close(close));
+                    let Some(conn) = process.conns.get_mut(&conn.0) else {
+                        continue;
+                    };
+                    if let Some(hello) = &conn.hello {
+                        let dismissed = Record::Dismissed {
+                            node,
+                            conn: conn.id,
+                            peer: Arc::new(hello.key.clone()),
+                            quiet: conn.quiet,
+                            close: close.clone(),
+                        };
+                        k.record_in(mesh, dismissed);
                     }
+                    conn.hop_from_mesh(k, node, hop_most_us, FromMesh::Close(close));
                 }
                 mesh::Output::Pause { conn } => {
                     if let Some(conn) = process.conns.get_mut(&conn.0) {
@@ -358,6 +383,7 @@ impl Broker {
         conn.update_fullness(k);
         if let (mesh::Input::Frame { frame, .. }, Some(peer)) = (&input, &conn.attached)
             && matches!(frame, ClientFrame::Bye)
+            && !conn.quiet
         {
             let bye = Record::Bye {
                 node: self.node,
@@ -366,7 +392,19 @@ impl Broker {
             };
             k.record_in(conn.mesh, bye);
         }
-        if let (mesh::Input::Closed { .. }, Some(peer)) = (&input, &conn.attached) {
+        if let (mesh::Input::Frame { frame, .. }, Some(peer)) = (&input, &conn.attached)
+            && is_moderation(frame)
+        {
+            let moderation = Record::Moderation {
+                node: self.node,
+                peer: Arc::clone(peer),
+                frame: Box::new(frame.clone()),
+            };
+            k.record_in(conn.mesh, moderation);
+        }
+        if let (mesh::Input::Closed { .. }, Some(peer)) = (&input, &conn.attached)
+            && !conn.quiet
+        {
             let detached = Record::Detached {
                 node: self.node,
                 conn: conn.id,
@@ -513,6 +551,17 @@ impl Broker {
             process.by_sock.remove(&conn.sock.conn);
         }
     }
+}
+
+fn is_moderation(frame: &ClientFrame) -> bool {
+    matches!(
+        frame,
+        ClientFrame::Kick { .. }
+            | ClientFrame::Disconnect { .. }
+            | ClientFrame::Ban { .. }
+            | ClientFrame::Unban { .. }
+            | ClientFrame::ListBans { .. }
+    )
 }
 
 /// The timers of meshes beside those of connections, which count upwards.

@@ -31,6 +31,8 @@ pub struct Cast {
     pub owner: SecretKey,
     /// One for each host, then one for each puppet. Hosts are members of every mesh.
     pub members: Vec<Member>,
+    /// Which of them is an admin: that of the first puppet that acts here.
+    pub admin: Option<usize>,
     /// All of them, as they would be here; each acts in its own mesh only.
     pub puppets: Vec<Puppet>,
 }
@@ -47,6 +49,9 @@ pub struct Puppet {
     pub secret: SecretKey,
     pub pubkey: PubKey,
     pub key: Arc<PeerKey>,
+    /// Of a session that never holds a lease: it only ever sends.
+    pub silent: SecretKey,
+    pub silent_key: Arc<PeerKey>,
 }
 
 /// # Panics
@@ -66,13 +71,13 @@ impl Cast {
         } else {
             Arc::new(StandIn)
         };
-        let secret = |of: u64| {
+        let secret_of = |of: u64| {
             let of = (index as u64) << 32 ^ of;
             SecretKey::from_bytes(random.bytes32(Purpose::Key, of))
         };
         let members: Vec<Member> = (0..profile.clients())
             .map(|client| {
-                let secret = secret(client as u64);
+                let secret = secret_of(client as u64);
                 Member {
                     id: MemberId::from(match index {
                         0 => format!("member-{client}"),
@@ -94,9 +99,10 @@ impl Cast {
                 let member = &members[profile.hosts + puppet];
                 let secret = match role {
                     Role::ControlPlane => member.secret.clone(),
-                    _ => secret(1_000 + puppet as u64),
+                    _ => secret_of(1_000 + puppet as u64),
                 };
                 let pubkey = crypto.public_key(&secret);
+                let silent = secret_of(2_000 + puppet as u64);
                 Puppet {
                     role,
                     secret,
@@ -105,6 +111,8 @@ impl Cast {
                         Role::ControlPlane => PeerKey::Member(member.id.clone()),
                         _ => PeerKey::Session(pubkey),
                     }),
+                    silent_key: Arc::new(PeerKey::Session(crypto.public_key(&silent))),
+                    silent,
                 }
             })
             .collect();
@@ -113,7 +121,10 @@ impl Cast {
             mesh: MeshId::from(format!("mesh-of-{slug}")),
             slug,
             crypto,
-            owner: secret(u64::MAX),
+            owner: secret_of(u64::MAX),
+            admin: (0..profile.puppets)
+                .find(|puppet| profile.mesh_of(profile.users() + puppet) == index)
+                .map(|puppet| profile.hosts + puppet),
             members,
             puppets,
         }
@@ -124,11 +135,16 @@ impl Cast {
     pub fn member_rows(&self) -> Vec<MemberRow> {
         self.members
             .iter()
-            .map(|member| MemberRow {
+            .enumerate()
+            .map(|(nth, member)| MemberRow {
                 id: member.id.clone(),
                 pubkey: member.pubkey,
                 display_name: member.id.to_string(),
-                role: MemberRole::Member,
+                role: if self.admin == Some(nth) {
+                    MemberRole::Admin
+                } else {
+                    MemberRole::Member
+                },
                 joined_at: Wall(WALL_AT_START_MS),
                 revoked_at: None,
             })

@@ -44,6 +44,8 @@ struct ClientConn {
     id: ConnId,
     mesh: MeshIndex,
     key: Arc<PeerKey>,
+    /// For sending only: it takes part in no stream, and those who follow streams do not see it.
+    quiet: bool,
     sock: Sock,
     /// `None` when it said its last.
     link: Option<Driven<ClientLink>>,
@@ -75,13 +77,16 @@ impl ClientShell {
         key: Arc<PeerKey>,
         plan: Box<DialPlan>,
     ) {
-        let dialled = Record::Dialled {
-            node: self.node,
-            conn: id,
-            key: Arc::clone(&key),
-            resume: plan.resume,
-        };
-        k.record_in(mesh, dialled);
+        let quiet = plan.quiet;
+        if !quiet {
+            let dialled = Record::Dialled {
+                node: self.node,
+                conn: id,
+                key: Arc::clone(&key),
+                resume: plan.resume,
+            };
+            k.record_in(mesh, dialled);
+        }
         let link = ClientLink::new(k.clock(self.node), plan, Arc::clone(&self.crypto));
         let sock = k.dial(self.node);
         self.by_sock.insert(sock.conn, id.0);
@@ -92,6 +97,7 @@ impl ClientShell {
                 id,
                 mesh,
                 key,
+                quiet,
                 sock,
                 link: Some(Driven::new(link, self.node, Some(id.0), self.timing)),
                 hello: None,
@@ -156,6 +162,7 @@ impl ClientShell {
         let said = conn.to_machine.pop_front()?;
         let (node, id, key) = (self.node, conn.id, Arc::clone(&conn.key));
         let seen = match &said {
+            FromLink::Up(_) | FromLink::Down(_) if conn.quiet => None,
             FromLink::Up(ack) => Some(Record::Up {
                 node,
                 conn: id,

@@ -403,6 +403,35 @@ pub const ALL: &[Guarantee] = &[
         ],
     },
     Guarantee {
+        name: "moderation",
+        promise: "Only an admin puts others out. A kick or a ban ends leases at once, with one leave \
+                  each; a kick reaches no control plane that it did not name exactly; a banned \
+                  member holds no lease, and nothing new is accepted from or to it.",
+        oracles: &["moderation"],
+        tests: &[of(
+            "core/src/mesh/tests/moderation.rs",
+            &[
+                "a_ban_ends_every_lease_of_the_member_with_one_leave_each",
+                "a_kick_reaches_no_control_plane_that_it_did_not_name",
+                "mail_to_the_banned_is_forbidden_and_what_was_accepted_is_answered_again",
+                "only_admins_may_and_nobody_bans_itself",
+            ],
+        )],
+    },
+    Guarantee {
+        name: "quiet hellos",
+        promise: "A quiet hello lets a key send, and does nothing else: nobody joins or leaves by it, no \
+                  list shows it, nothing is pushed to it, and it replaces nothing but a quiet one.",
+        oracles: &["quiet_hello"],
+        tests: &[of(
+            "core/src/mesh/tests/quiet.rs",
+            &[
+                "it_joins_nobody_is_in_no_list_and_is_told_nothing",
+                "beside_a_lease_it_is_no_connection_of_it",
+            ],
+        )],
+    },
+    Guarantee {
         name: "idle is quiet",
         promise: "A healed world in which nobody does anything sends heartbeats and nothing else, \
                   and writes nothing.",

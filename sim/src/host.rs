@@ -35,6 +35,8 @@ use crate::world::{Node, NodeRole, machine_seed, same_durable};
 const IPC: u64 = 1;
 /// Something goes to the programs.
 const TO_USERS: u64 = 2;
+/// Somebody types `bowline up`.
+pub const UP: u64 = 3;
 /// From here on: a program's appointment with itself.
 const AGAIN: u64 = 16;
 
@@ -667,6 +669,8 @@ impl Node for HostNode {
             }
             NodeEvent::Process(_) => self.over_ipc(k),
             NodeEvent::Beside(TO_USERS) => self.tell_programs(k),
+            // Whichever program asks, it asks as the member.
+            NodeEvent::Beside(UP) => self.grant(k, 0, User::up()),
             NodeEvent::Beside(nth) => {
                 if let Some((user, again)) = self.appointments.remove(&nth) {
                     let new = self.subscriber();

@@ -94,6 +94,19 @@ pub enum Outage {
     Refuse,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Moderation {
+    Kick,
+    KickByName,
+    KickStale,
+    KickAll,
+    Disconnect,
+    /// Until it is taken back.
+    Ban,
+    ListBans,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
@@ -168,6 +181,27 @@ pub enum Action {
     PuppetGarbage {
         puppet: usize,
         kind: usize,
+    },
+
+    /// Opens a connection for sending only, sends, and closes it. `stranger`: as a key that never
+    /// holds a lease.
+    PuppetQuiet {
+        puppet: usize,
+        to: usize,
+        stranger: bool,
+        /// Twice at once, so that the newer replaces the older.
+        twice: bool,
+        /// Says also what may not be said there.
+        nosy: bool,
+        for_ms: u64,
+    },
+    /// Wants others put out: those who are no admins are refused.
+    PuppetModerate {
+        puppet: usize,
+        what: Moderation,
+        /// Users first, then puppets, then control planes of hosts and of puppets.
+        of: usize,
+        for_ms: u64,
     },
 
     // What the programs behind a daemon do. `user` counts sessions over all hosts.

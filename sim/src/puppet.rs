@@ -1,11 +1,14 @@
 //! A scripted client: speaks frames through a `ClientLink`, without a daemon. It redials, resumes,
 //! acknowledges, takes snapshots, and misbehaves when the plan says so.
 
+mod moderator;
+mod quiet;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bowline_core::crypto::{SealContext, Sealed};
+use bowline_core::crypto::{SealContext, Sealed, SecretKey};
 use bowline_core::entropy::Entropy;
 use bowline_core::id::{
     ClientMessageId, ConnId, Epoch, Fingerprint, MessageId, PubKey, Role, SessionId,
@@ -39,6 +42,8 @@ const WAKE_ACKS: u64 = 2;
 const WAKE_READ: u64 = 3;
 const WAKE_RESEND: u64 = 4;
 const WAKE_TAG: u64 = 5;
+const WAKE_UNBAN: u64 = 6;
+const WAKE_QUIET: u64 = 7;
 
 /// Something to tell everybody, so that whoever miscounts notices it.
 const TAGS_AFTER_HEALING_S: [u64; 3] = [1, 40, 80];
@@ -58,6 +63,10 @@ pub struct Puppet {
     /// What it sent, kept as a file would be.
     sent: Vec<Outgoing>,
     tags: u64,
+    /// Targets that it wanted banned and has not taken back.
+    bans: BTreeSet<String>,
+    /// It wanted somebody put out.
+    moderated: bool,
     healed: bool,
 }
 
@@ -67,6 +76,8 @@ struct Process {
     draws: Stream,
     next_conn: u64,
     conns: BTreeMap<u64, Conn>,
+    /// For sending only.
+    quiet: BTreeMap<u64, quiet::Quiet>,
     resume: Option<Resume>,
     /// False between a `bye` and its coming back.
     wanted: bool,
@@ -120,6 +131,8 @@ impl Puppet {
             process: None,
             sent: Vec::new(),
             tags: 0,
+            bans: BTreeSet::new(),
+            moderated: false,
             healed: false,
         }
     }
@@ -186,6 +199,9 @@ impl Puppet {
     }
 
     fn on_link(&mut self, k: &mut Kernel, conn: ConnId, said: FromLink) {
+        if self.said_quietly(k, conn, &said) {
+            return;
+        }
         match said {
             FromLink::Up(ack) => self.up(k, conn, &ack),
             FromLink::Frame(frame) => self.frame(k, conn, frame),
@@ -230,6 +246,7 @@ impl Puppet {
         if self.healed {
             self.be_idle(k);
             self.resend(k);
+            self.unban_all(k);
         }
     }
 
@@ -243,6 +260,7 @@ impl Puppet {
     }
 
     fn frame(&mut self, k: &mut Kernel, id: ConnId, frame: BrokerFrame) {
+        self.moderated(k, &frame);
         match frame {
             BrokerFrame::Event(_) => self.event(id),
             BrokerFrame::Push(push) => self.push(k, id, &push),
@@ -586,27 +604,38 @@ impl Puppet {
         target: &PubKey,
         priority: Priority,
     ) -> Option<Send> {
-        let client_message_id = ClientMessageId::from(format!("p{}", id.0));
+        let secret = self.me().secret.clone();
+        let own = ClientMessageId::from(format!("p{}", id.0));
+        self.seal_as(&secret, own, body, fingerprint(id, false), target, priority)
+    }
+
+    fn seal_as(
+        &mut self,
+        secret: &SecretKey,
+        client_message_id: ClientMessageId,
+        body: &str,
+        fingerprint: Fingerprint,
+        target: &PubKey,
+        priority: Priority,
+    ) -> Option<Send> {
         let plain = serde_json::json!({"v": 1, "body": body}).to_string();
-        let me = self.me().pubkey;
         let context = SealContext {
             mesh: &self.cast.mesh,
-            sender: &me,
+            sender: &self.cast.crypto.public_key(secret),
             recipient: target,
             client_message_id: &client_message_id,
             priority,
             reply_to: None,
         };
-        let secret = self.me().secret.clone();
         let process = self.process.as_mut()?;
         let sealed =
             self.cast
                 .crypto
-                .seal_x1(&mut process.entropy, &secret, &context, plain.as_bytes())?;
+                .seal_x1(&mut process.entropy, secret, &context, plain.as_bytes())?;
         Some(Send {
-            id: Some(format!("p{}", id.0)),
+            id: Some(client_message_id.as_str().to_owned()),
             client_message_id: Some(client_message_id),
-            request_fingerprint: Some(fingerprint(id, false)),
+            request_fingerprint: Some(fingerprint),
             target_spec: target.to_string(),
             priority,
             nonce: Base64Body::encode(&sealed.nonce),
@@ -774,8 +803,11 @@ impl Puppet {
             }
             WAKE_ACKS => self.release_acks(k),
             WAKE_READ => self.set_reading(k, true),
+            WAKE_UNBAN => self.unban_all(k),
+            WAKE_QUIET => self.hang_up_quiet(k),
             WAKE_TAG => {
                 self.tag(k);
+                self.unban_all(k);
                 // Also over whatever an older connection has said meanwhile: a control plane may
                 // have several, with no order between them.
                 self.be_idle(k);
@@ -846,6 +878,7 @@ impl Node for Puppet {
                 .stream(Purpose::Client, (self.node as u64) << 32 | u64::from(life)),
             next_conn: 0,
             conns: BTreeMap::new(),
+            quiet: BTreeMap::new(),
             resume: None,
             wanted: true,
             dial_due: false,
@@ -947,6 +980,26 @@ impl Node for Puppet {
             Action::PuppetGarbage { kind, .. } => self.garbage(k, *kind),
             Action::PuppetEager { user, .. } => self.eager(k, *user),
             Action::PuppetForge { user, .. } => self.forge(k, id, *user),
+            Action::PuppetQuiet {
+                to,
+                stranger,
+                twice,
+                nosy,
+                for_ms,
+                ..
+            } => {
+                let wanted = quiet::Wanted {
+                    to: *to,
+                    stranger: *stranger,
+                    twice: *twice,
+                    nosy: *nosy,
+                    for_ms: *for_ms,
+                };
+                self.be_quiet(k, id, &wanted);
+            }
+            Action::PuppetModerate {
+                what, of, for_ms, ..
+            } => self.moderate(k, id, *what, *of, *for_ms),
             _ => {}
         }
     }
@@ -968,6 +1021,8 @@ impl Node for Puppet {
         self.release_acks(k);
         self.be_idle(k);
         self.resend(k);
+        self.hang_up_quiet(k);
+        self.moderation_heals(k);
         if let Some(process) = &mut self.process {
             let absent = process.conns.is_empty();
             process.wanted = true;
@@ -981,6 +1036,11 @@ impl Node for Puppet {
         let me = self.index;
         if self.current().is_none() {
             return Some(format!("puppet {me} is not connected"));
+        }
+        if let Some(target) = self.bans.first() {
+            return Some(format!(
+                "puppet {me} has not taken back its ban of {target}"
+            ));
         }
         let unknown = self
             .sent

@@ -11,9 +11,9 @@ use bowline_core::id::{
 use bowline_core::link::{Down, VerifiedHello};
 use bowline_core::store::TxnId;
 use bowline_core::store::{host, mesh};
-use bowline_core::wire::BrokerFrame;
 use bowline_core::wire::broker::HelloAck;
 use bowline_core::wire::client::Resume;
+use bowline_core::wire::{BrokerFrame, ClientFrame, Close};
 use bytes::Bytes;
 
 use crate::kernel::NodeId;
@@ -57,6 +57,27 @@ pub enum Record {
         conn: ConnId,
         peer: Arc<PeerKey>,
         hello: Arc<VerifiedHello>,
+    },
+    /// The mesh took a hello for sending only.
+    QuietAttached {
+        node: NodeId,
+        conn: ConnId,
+        peer: Arc<PeerKey>,
+        hello: Arc<VerifiedHello>,
+    },
+    /// The mesh took a frame by which a peer wants others put out.
+    Moderation {
+        node: NodeId,
+        peer: Arc<PeerKey>,
+        frame: Box<ClientFrame>,
+    },
+    /// The mesh closed a connection, of whom its hello said.
+    Dismissed {
+        node: NodeId,
+        conn: ConnId,
+        peer: Arc<PeerKey>,
+        quiet: bool,
+        close: Close,
     },
     /// The mesh was told that a connection is gone.
     Detached {
@@ -221,6 +242,8 @@ pub enum UserCall {
     Inbox,
     Outbox,
     Peers,
+    /// Uplinks that have stopped are to try again.
+    Up,
     /// With a token that nobody has.
     Stranger,
 }

@@ -7,7 +7,7 @@ use bowline_core::limits::WORKING_LAPSES_AFTER;
 use bowline_core::wire::{Priority, Status};
 
 use crate::network::{Cut, DialFault};
-use crate::plan::{Action, Outage, Place, Profile, Step, StepId};
+use crate::plan::{Action, Moderation, Outage, Place, Profile, Step, StepId};
 use crate::random::{Purpose, Random, Stream};
 use crate::store::StoreFault;
 
@@ -37,12 +37,14 @@ pub(crate) struct Swarm {
     sleeps: u64,
     storms: u64,
     floods: u64,
+    quiets: u64,
+    moderations: u64,
 }
 
 pub(crate) type Make = fn(&Swarm, &mut Stream, &Profile) -> Option<Action>;
 
 /// The kinds of steps, in the order in which they are drawn.
-pub(crate) const KINDS: [Make; 21] = [
+pub(crate) const KINDS: [Make; 23] = [
     Swarm::cut,
     Swarm::outage,
     Swarm::dials,
@@ -64,6 +66,8 @@ pub(crate) const KINDS: [Make; 21] = [
     Swarm::sleep,
     Swarm::storm,
     Swarm::flood,
+    Swarm::quiet,
+    Swarm::moderate,
 ];
 /// The place of impostors among them.
 const IMPOSTORS: usize = 15;
@@ -109,6 +113,8 @@ impl Swarm {
             sleeps: sometimes(150, 1),
             storms: sometimes(80, 1),
             floods: sometimes(100, 1),
+            quiets: sometimes(200, 2),
+            moderations: sometimes(150, 3),
         }
     }
 
@@ -148,6 +154,8 @@ impl Swarm {
             self.sleeps,
             self.storms,
             self.floods,
+            self.quiets,
+            self.moderations,
         ];
         for (kind, (per_100_s, make)) in per_100_s.iter().zip(KINDS).enumerate() {
             let mut draws = random.stream(Purpose::Plan, kind as u64);
@@ -381,6 +389,43 @@ impl Swarm {
             puppet: Self::puppet(draws, profile),
             to: Self::addressee(draws, profile),
             times: draws.between(10, most.clamp(10, 150)) as usize,
+        })
+    }
+
+    fn quiet(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        Some(Action::PuppetQuiet {
+            puppet: Self::puppet(draws, profile),
+            to: Self::addressee(draws, profile),
+            stranger: draws.chance(500),
+            twice: draws.chance(300),
+            nosy: draws.chance(300),
+            for_ms: draws.magnitude(100, 60_000),
+        })
+    }
+
+    fn moderate(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        // Mostly by the admin.
+        let puppet = if draws.chance(800) {
+            0
+        } else {
+            Self::puppet(draws, profile)
+        };
+        let everybody = profile.users() + profile.puppets + profile.clients();
+        Some(Action::PuppetModerate {
+            puppet,
+            what: *draws.pick(&[
+                Moderation::Kick,
+                Moderation::Kick,
+                Moderation::KickByName,
+                Moderation::KickStale,
+                Moderation::KickAll,
+                Moderation::Disconnect,
+                Moderation::Ban,
+                Moderation::Ban,
+                Moderation::ListBans,
+            ]),
+            of: draws.below(everybody as u64) as usize,
+            for_ms: draws.magnitude(500, 60_000),
         })
     }
 

@@ -195,6 +195,16 @@ impl User {
         ]
     }
 
+    /// As `bowline up` asks.
+    #[must_use]
+    pub fn up() -> Vec<Want> {
+        let call = Call {
+            token: Auth::Absent,
+            request: Request::RetryUplinks,
+        };
+        vec![Want::Call(UserCall::Up, call)]
+    }
+
     /// Asks with a token that nobody has.
     #[must_use]
     pub fn come_as_a_stranger(new: SubscriberId) -> Vec<Want> {
@@ -294,6 +304,7 @@ impl User {
             | UserCall::Inbox
             | UserCall::Outbox
             | UserCall::Peers
+            | UserCall::Up
             | UserCall::Stranger => Vec::new(),
         }
     }

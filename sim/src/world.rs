@@ -596,6 +596,8 @@ impl World {
             | Action::PuppetFalseAck { puppet: at, .. }
             | Action::PuppetEager { puppet: at, .. }
             | Action::PuppetForge { puppet: at, .. }
+            | Action::PuppetQuiet { puppet: at, .. }
+            | Action::PuppetModerate { puppet: at, .. }
             | Action::PuppetGarbage { puppet: at, .. } => puppet(*at),
             Action::UserSend { user: at, .. }
             | Action::UserRepeat { user: at, .. }

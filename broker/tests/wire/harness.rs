@@ -208,6 +208,10 @@ impl TestMesh {
 
     /// Signed by `owner`, which is the mesh's own unless a test wants a forgery.
     pub fn invite(&self, owner: &SecretKey, expires_in_s: i64) -> InviteToken {
+        self.invite_as(owner, expires_in_s, MemberRole::Member)
+    }
+
+    fn invite_as(&self, owner: &SecretKey, expires_in_s: i64, role: MemberRole) -> InviteToken {
         let now_s = i64::try_from(now_ms() / 1000).expect("this century");
         let terms = InviteTerms {
             mesh_id: self.id.clone(),
@@ -215,7 +219,7 @@ impl TestMesh {
             broker_url: format!("ws://{}/ws", self.address),
             expires_at_s: u64::try_from(now_s + expires_in_s).expect("this century"),
             mesh_root_key: "cm9vdA".into(),
-            role: MemberRole::Member,
+            role,
         };
         InviteToken::sign(&RealCrypto, owner, terms).expect("the terms are well formed")
     }
@@ -230,8 +234,19 @@ impl TestMesh {
     }
 
     pub async fn member(&self, broker: &BrokerProcess) -> Member {
+        self.member_with(broker, MemberRole::Member).await
+    }
+
+    /// Its key joins once more.
+    pub async fn join_again(&self, broker: &BrokerProcess, member: &Member) -> (u16, Value) {
+        let body = Self::join_body(&self.invite(&self.owner, 60), &public(&member.secret));
+        broker.request("POST", "/join", &body).await
+    }
+
+    pub async fn member_with(&self, broker: &BrokerProcess, role: MemberRole) -> Member {
         let secret = secret();
-        let body = Self::join_body(&self.invite(&self.owner, 60), &public(&secret));
+        let invite = self.invite_as(&self.owner, 60, role);
+        let body = Self::join_body(&invite, &public(&secret));
         let (status, joined) = broker.request("POST", "/join", &body).await;
         assert_eq!(status, 200, "{joined}");
         assert_eq!(joined["ok"], true);
@@ -425,6 +440,25 @@ impl Client {
         loop {
             match self.next().await {
                 Incoming::Frame(frame) if frame["type"] == "error" => {}
+                Incoming::Close(code, reason) => return (code, reason),
+                other => panic!("expected a close, got {other:?}"),
+            }
+        }
+    }
+
+    /// The next frame, whatever it is.
+    pub async fn frame(&mut self) -> Value {
+        match self.next().await {
+            Incoming::Frame(frame) => frame,
+            other => panic!("expected a frame, got {other:?}"),
+        }
+    }
+
+    /// The close, whatever live events come before it.
+    pub async fn expect_close_past_events(&mut self) -> (u16, String) {
+        loop {
+            match self.next().await {
+                Incoming::Frame(frame) if frame["type"] == "event" => {}
                 Incoming::Close(code, reason) => return (code, reason),
                 other => panic!("expected a close, got {other:?}"),
             }

@@ -13,6 +13,10 @@
 //! | meshes | `{"meshes":[{"id","slug","policy","broker_url","member_id","pubkey","display_name","owner":bool}]}` |
 //! | mesh create, join | a mesh as above; join adds `"already_member"` |
 //! | invite | `{"invite","mesh","mesh_id","role","expires_at"}` |
+//! | kick | `{"mesh","mesh_id","kicked":[name],"skipped_control_plane":[name],"more":n}` |
+//! | ban, unban | `{"mesh","mesh_id","banned":name}`, `{…,"unbanned":name}` |
+//! | bans | `{"mesh","mesh_id","bans":[{"name","pubkey","banned_at"}]}` |
+//! | uplinks retry | `{"retried":n}` |
 //! | health | `{"ok","version","store":{…},"uplinks":[{"mesh","mesh_id","kind","session","name","state","reason","since"}],…}` |
 
 use alloc::string::{String, ToString};

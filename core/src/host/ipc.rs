@@ -53,6 +53,20 @@ pub enum Request {
     MeshCreate(MeshCreate),
     MeshJoin(MeshJoin),
     Invite(Invite),
+    Kick(KickRequest),
+    Ban {
+        target: String,
+        mesh: Option<String>,
+    },
+    Unban {
+        target: String,
+        mesh: Option<String>,
+    },
+    Bans {
+        mesh: Option<String>,
+    },
+    /// Uplinks that have stopped are tried again.
+    RetryUplinks,
     SessionOpen(SessionOpen),
     /// End the calling session: says `bye`.
     SessionEnd {
@@ -116,6 +130,21 @@ pub struct Invite {
     pub expires_in_s: Option<u64>,
     #[serde(default)]
     pub uses: Option<u32>,
+}
+
+/// Exactly one of the first three.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct KickRequest {
+    /// A key, a member's id, or the name of one peer that is here.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// Everybody who said nothing for so long.
+    #[serde(default)]
+    pub stale_ms: Option<u64>,
+    #[serde(default)]
+    pub all: bool,
+    #[serde(default)]
+    pub mesh: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -231,6 +260,19 @@ pub fn parse(http: &HttpRequest<'_>) -> Result<Parsed, Answer> {
         ("POST", ["v1", "meshes"]) => Request::MeshCreate(body(http)?),
         ("POST", ["v1", "meshes", "join"]) => Request::MeshJoin(body(http)?),
         ("POST", ["v1", "invites"]) => Request::Invite(body(http)?),
+        ("POST", ["v1", "kick"]) => Request::Kick(body(http)?),
+        ("GET", ["v1", "bans"]) => Request::Bans {
+            mesh: query.text("mesh"),
+        },
+        ("POST", ["v1", "bans"]) => {
+            let BanBody { target, mesh } = body(http)?;
+            Request::Ban { target, mesh }
+        }
+        ("DELETE", ["v1", "bans", target]) => Request::Unban {
+            target: decoded(target)?,
+            mesh: query.text("mesh"),
+        },
+        ("POST", ["v1", "uplinks", "retry"]) => Request::RetryUplinks,
         ("GET", ["v1", "sessions"]) => Request::Sessions,
         ("GET", ["v1", "sessions", "me"]) => Request::SessionMe,
         ("POST", ["v1", "sessions"]) => Request::SessionOpen(body(http)?),
@@ -293,6 +335,12 @@ pub fn parse(http: &HttpRequest<'_>) -> Result<Parsed, Answer> {
 }
 
 #[derive(Deserialize)]
+struct BanBody {
+    target: String,
+    mesh: Option<String>,
+}
+
+#[derive(Deserialize)]
 struct SeenBody {
     ids: Vec<InboxSeq>,
 }
@@ -307,6 +355,8 @@ fn is_known(path: &[&str]) -> bool {
                     | "health"
                     | "meshes"
                     | "invites"
+                    | "kick"
+                    | "bans"
                     | "sessions"
                     | "send"
                     | "inbox"
@@ -316,7 +366,8 @@ fn is_known(path: &[&str]) -> bool {
             ]
             | ["v1", "meshes", "join"]
             | ["v1", "inbox", "seen"]
-            | ["v1", "sessions" | "outbox" | "messages", _]
+            | ["v1", "uplinks", "retry"]
+            | ["v1", "sessions" | "outbox" | "messages" | "bans", _]
     )
 }
 
@@ -535,6 +586,26 @@ mod tests {
         assert_eq!((send.to.as_str(), send.body.as_str()), ("bob", "hi"));
         assert_eq!(id, Some(ClientMessageId::from("k1")));
         assert_eq!(send.priority, Some(Priority::Now));
+    }
+
+    #[test]
+    fn bans_are_a_collection_and_a_target_may_be_any_name() {
+        let target = |request: Request| match request {
+            Request::Ban { target, mesh } | Request::Unban { target, mesh } => (target, mesh),
+            other => panic!("neither ban nor unban: {other:?}"),
+        };
+        let body = r#"{"target":"a b","mesh":"team"}"#;
+        let expected = (String::from("a b"), Some(String::from("team")));
+        assert_eq!(
+            target(call(request("POST", "/v1/bans", &HEADERS, body))),
+            expected
+        );
+        let unban = request("DELETE", "/v1/bans/a%20b?mesh=team", &HEADERS, "");
+        assert_eq!(target(call(unban)), expected);
+        assert_eq!(code(request("POST", "/v1/bans", &HEADERS, "{}")).0, 400);
+        assert_eq!(code(request("PUT", "/v1/bans/x", &HEADERS, "")).0, 405);
+        let kick = call(request("POST", "/v1/kick", &HEADERS, r#"{"stale_ms":5}"#));
+        assert!(matches!(kick, Request::Kick(kick) if kick.stale_ms == Some(5)));
     }
 
     #[test]

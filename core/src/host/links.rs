@@ -12,7 +12,7 @@ use super::io::LogLevel;
 use super::meshes::Meshes;
 use super::sealing::{self, CannotSeal};
 use super::sessions::Sessions;
-use super::uplink::{Ended, ProbeOverdue, Resumption};
+use super::uplink::{Ended, PUT_OUT, ProbeOverdue, Resumption};
 use super::{Host, Phase, answers, outbox};
 use crate::crypto::SecretKey;
 use crate::id::{ConnId, InboxSeq, MeshId, MessageId, OutboxSeq, PeerKey, PubKey, SessionId};
@@ -64,8 +64,7 @@ impl Host {
             .cloned()
             .collect();
         for other in others {
-            let reason = "this member was put out of the mesh";
-            self.uplinks.stop(&mut self.ctx, &other, reason);
+            self.uplinks.stop(&mut self.ctx, &other, PUT_OUT);
             self.lost(&other);
         }
     }
@@ -123,6 +122,9 @@ impl Host {
                 self.seen.taken(&mut self.ctx, &who, req_id.as_ref());
             }
             BrokerFrame::Error(error) => {
+                if self.moderation_refused(&who, &error) {
+                    return;
+                }
                 self.explain_failed(&who, error.req_id.as_ref(), &error.code);
                 self.seen
                     .refused(&mut self.ctx, &who, error.req_id.as_ref());
@@ -138,13 +140,13 @@ impl Host {
                     self.stirred.insert(who);
                 }
             }
+            BrokerFrame::KickAck(ack) => self.kicked(&who, ack),
+            BrokerFrame::BanAck(ack) => self.banned(&who, ack),
+            BrokerFrame::UnbanAck(ack) => self.unbanned(&who, ack),
+            BrokerFrame::ListBansResult(page) => self.bans_page(&who, page),
             BrokerFrame::HelloAck(_)
             | BrokerFrame::MessageStatusResult(_)
-            | BrokerFrame::KickAck(_)
             | BrokerFrame::DisconnectAck(_)
-            | BrokerFrame::BanAck(_)
-            | BrokerFrame::UnbanAck(_)
-            | BrokerFrame::ListBansResult(_)
             | BrokerFrame::Unknown => {}
         }
     }
@@ -234,6 +236,9 @@ impl Host {
         }
         for (request, listing) in self.listings.link_lost(&who.mesh) {
             self.answer_stale_peers(request, &listing);
+        }
+        for (request, ask) in self.asked.link_lost(&who.mesh) {
+            self.moderation_unanswered(request, &ask);
         }
     }
 

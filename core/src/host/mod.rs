@@ -10,6 +10,7 @@
 //! | [`directory`], [`peers`] | who is known, who is here, what a name means |
 //! | [`events`] | who listens |
 //! | [`joining`] | making and joining meshes |
+//! | [`moderation`] | what an admin asks of its mesh |
 //! | [`ipc`], [`answers`] | requests and answers |
 //!
 //! A part returns facts; what they mean to another part is decided here, in [`calls`] for what comes
@@ -34,6 +35,7 @@ mod joining;
 mod ladder;
 mod links;
 mod meshes;
+mod moderation;
 mod outbox;
 mod peers;
 mod receipts;
@@ -62,6 +64,7 @@ use inbox::Inbox;
 use io::{Input, LogLevel, Output};
 use joining::Joining;
 use meshes::Meshes;
+use moderation::Asked;
 use outbox::Outbox;
 use peers::Listings;
 use receipts::Receipts;
@@ -93,6 +96,7 @@ pub struct Host {
     seen: SeenMail,
     directory: Directory,
     listings: Listings,
+    asked: Asked,
     events: Events,
     joining: Joining,
     /// Whose outbox may move; carried out at the end of the call.
@@ -255,6 +259,9 @@ impl Host {
         }
         if let Some((request, row)) = self.explains.end(request) {
             return self.explain_unanswered(request, &row);
+        }
+        if let Some((request, ask)) = self.asked.end(request) {
+            return self.moderation_unanswered(request, &ask);
         }
         self.ctx.answer_overdue(request);
     }

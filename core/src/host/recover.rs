@@ -13,7 +13,7 @@ use super::receipts::Receipts;
 use super::seen::SeenMail;
 use super::sessions::Sessions;
 use super::uplink::Uplinks;
-use super::{Events, Explains, Host, Joining, Listings, Lookups, Phase};
+use super::{Asked, Events, Explains, Host, Joining, Listings, Lookups, Phase};
 use crate::crypto::Crypto;
 use crate::mark::Mark;
 use crate::store::host::Recovered;
@@ -67,6 +67,7 @@ impl Host {
             uplinks: Uplinks::default(),
             lookups: Lookups::default(),
             listings: Listings::default(),
+            asked: Asked::default(),
             events: Events::new(behind_most),
             joining: Joining::default(),
             stirred: BTreeSet::new(),

@@ -37,6 +37,8 @@ pub struct Sizes {
     pub joining: usize,
     pub listings: usize,
     pub explains: usize,
+    /// Questions of admins that a broker has not answered: each is an open request.
+    pub asked: usize,
 }
 
 impl Host {
@@ -60,6 +62,7 @@ impl Host {
             joining: self.joining.len(),
             listings: self.listings.len(),
             explains: self.explains.len(),
+            asked: self.asked.len(),
         }
     }
 

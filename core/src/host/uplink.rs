@@ -51,6 +51,9 @@ pub(super) struct Uplinks {
     clock_offset_ms: BTreeMap<MeshId, i64>,
 }
 
+/// Why the sessions of a member that was kicked or banned have no uplink.
+pub(super) const PUT_OUT: &str = "this member was put out of the mesh";
+
 struct Uplink {
     state: State,
     backoff: Backoff,
@@ -62,6 +65,9 @@ struct Uplink {
     corrected: bool,
     reason: String,
     since: Wall,
+    /// Kicked or banned: nothing of its mesh is dialled for a program that comes, until somebody asks
+    /// for it.
+    put_out: bool,
     /// Nothing more is taken from its broker: the inbox has no room. Sending goes on.
     deaf: bool,
     /// Its broker keeps receipts, takes `seen` and answers `explain`.
@@ -134,11 +140,14 @@ pub(super) struct Shown<'a> {
 }
 
 impl Uplinks {
-    /// From now on there is to be an uplink of this identity. One that had stopped tries again.
+    /// From now on there is to be an uplink of this identity. One that had stopped tries again; a
+    /// session's not as long as its member is put out.
     pub(super) fn want(&mut self, ctx: &mut Context, who: &Identity) {
+        let with_its_mesh = self.is_put_out(who);
         if let Some(uplink) = self.by_identity.get_mut(who) {
-            if matches!(uplink.state, State::Stopped) {
+            if matches!(uplink.state, State::Stopped) && !with_its_mesh {
                 uplink.replaced.clear();
+                uplink.put_out = false;
                 uplink.wait(ctx, who, Duration::ZERO, "asked for");
             }
             return;
@@ -153,10 +162,15 @@ impl Uplinks {
             corrected: false,
             reason: String::new(),
             since: ctx.now.wall,
+            put_out: false,
             deaf: false,
             receipts: false,
         };
-        uplink.wait(ctx, who, wait, "starting");
+        if with_its_mesh {
+            uplink.stop(ctx, PUT_OUT);
+        } else {
+            uplink.wait(ctx, who, wait, "starting");
+        }
         self.by_identity.insert(who.clone(), uplink);
     }
 
@@ -283,8 +297,10 @@ impl Uplinks {
                 ctx.after(Why::Dial(who.clone()), REDIAL_AFTER_REFUSAL);
             }
             Verdict::Out => {
+                ctx.mark(Mark::UplinkPutOut);
                 ctx.log(LogLevel::Warn, alloc::format!("uplink put out: {reason}"));
                 uplink.stop(ctx, &reason);
+                uplink.put_out = true;
                 whole_mesh = matches!(who.peer, PeerKey::Member(_));
             }
         }
@@ -314,6 +330,15 @@ impl Uplinks {
             uplink.stream = None;
         }
         self.redial(ctx, who, Close::new(Close::NORMAL, "stream_mismatch"));
+    }
+
+    /// The mesh's control plane was kicked or banned, and this is a session behind it.
+    fn is_put_out(&self, who: &Identity) -> bool {
+        let is_member = |who: &Identity| matches!(who.peer, PeerKey::Member(_));
+        let mut alike = self.by_identity.iter();
+        !is_member(who)
+            && alike
+                .any(|(other, uplink)| uplink.put_out && other.mesh == who.mesh && is_member(other))
     }
 
     /// Stops without another try.

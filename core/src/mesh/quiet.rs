@@ -77,6 +77,7 @@ impl Mesh {
         };
         self.send(id, &BrokerFrame::HelloAck(alloc::boxed::Box::new(ack)));
         self.pump_receipts(id);
+        self.pump_receipts(id);
     }
 
     /// The socket is gone. False if it was no quiet one.

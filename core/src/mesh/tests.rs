@@ -25,6 +25,7 @@ use crate::wire::{Base64Body, BrokerFrame, ClientFrame, Priority, Status, decode
 
 mod moderation;
 mod quiet;
+mod roles;
 
 struct Rig {
     mesh: Mesh,

@@ -6,6 +6,7 @@ mod explain;
 mod inbox;
 mod logs;
 mod mesh;
+mod moderation;
 mod outbox;
 pub mod output;
 mod peers;
@@ -67,6 +68,14 @@ enum Verb {
     Inbox(inbox::InboxArgs),
     /// Who is in the mesh.
     Peers(peers::PeersArgs),
+    /// Put a peer out of the mesh. It may come back: `bowline up` at its host.
+    Kick(moderation::KickArgs),
+    /// Put a member out of the mesh for good, its host and all its sessions.
+    Ban(moderation::BanArgs),
+    /// Take a ban back.
+    Unban(moderation::BanArgs),
+    /// Who is banned.
+    Bans(moderation::BansArgs),
     /// What was sent, and how far it got.
     Outbox(outbox::OutboxArgs),
     /// How far a message came, and what it waits for.
@@ -116,6 +125,10 @@ fn run(verb: Verb, output: Output) -> Result<ExitCode, Failure> {
             Verb::Send(args) => send::run(args, output).await?,
             Verb::Inbox(args) => inbox::run(args, output).await?,
             Verb::Peers(args) => peers::run(args, output).await?,
+            Verb::Kick(args) => moderation::kick(args, output).await?,
+            Verb::Ban(args) => moderation::ban(args, output).await?,
+            Verb::Unban(args) => moderation::unban(args, output).await?,
+            Verb::Bans(args) => moderation::bans(args, output).await?,
             Verb::Outbox(args) => outbox::run(args, output).await?,
             Verb::Explain(args) => explain::run(args, output).await?,
             Verb::Quickstart(args) => return quickstart::run(args, output).await,

@@ -14,6 +14,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::home;
+use super::moderation::retry_uplinks;
 use super::output::{Output, text};
 use crate::client::Daemon;
 use crate::home::Home;
@@ -50,9 +51,22 @@ pub(super) async fn run(_args: &UpArgs, output: Output) -> Result<(), Failure> {
     let daemon = Daemon::new(&home, None);
     if let Ok(version) = daemon.get("/v1/version").await {
         let pid = pid_of_daemon(&home);
+        let retried = retry_uplinks(&daemon).await?;
+        let human = match retried.as_u64() {
+            None | Some(0) => "a daemon is running already".to_owned(),
+            Some(retried) => {
+                format!("a daemon is running already; stopped uplinks are tried again: {retried}")
+            }
+        };
         return output.say(
-            "a daemon is running already",
-            &json!({"running": true, "started": false, "pid": pid, "version": version["version"]}),
+            human,
+            &json!({
+                "running": true,
+                "started": false,
+                "pid": pid,
+                "version": version["version"],
+                "retried": retried,
+            }),
         );
     }
     let said = start(&home).await?;

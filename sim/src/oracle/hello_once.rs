@@ -19,7 +19,9 @@ impl Oracle for HelloOnce {
     }
 
     fn see(&mut self, _: Moment, record: &Record, _: &View) -> Result<(), String> {
-        let Record::Attached { peer, hello, .. } = record else {
+        let (Record::Attached { peer, hello, .. } | Record::QuietAttached { peer, hello, .. }) =
+            record
+        else {
             return Ok(());
         };
         if self.taken.insert(hello.signature) {

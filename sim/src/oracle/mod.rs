@@ -20,8 +20,10 @@ pub mod g9_scoping;
 pub mod hello_once;
 pub mod idle_quiet;
 mod ledger;
+pub mod moderation;
 pub mod no_error_log;
 pub mod owed_is_pushed;
+pub mod quiet_hello;
 pub mod registration_stays;
 #[cfg(test)]
 mod testing;
@@ -133,8 +135,10 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::<g14_truthful::Truthful>::default(),
         Box::<hello_once::HelloOnce>::default(),
         Box::<idle_quiet::IdleQuiet>::default(),
+        Box::<moderation::Moderation>::default(),
         Box::<no_error_log::NoErrorLog>::default(),
         Box::<owed_is_pushed::OwedIsPushed>::default(),
+        Box::<quiet_hello::QuietHello>::default(),
         Box::<registration_stays::RegistrationStays>::default(),
         Box::<waiting_is_no_attempt::WaitingIsNoAttempt>::default(),
     ]

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bowline_core::id::{ConnId, PeerKey};
+use bowline_core::id::{ConnId, PeerKey, PubKey};
+use bowline_core::store::mesh::Op;
+use bowline_core::wire::{BrokerFrame, decode_broker};
 
 use crate::clock::Moment;
 use crate::kernel::NodeId;
@@ -24,6 +26,9 @@ const MUST_LEAVE_AFTER_US: u64 = 165_000_000;
 pub struct Truth {
     owner: Owner,
     peers: BTreeMap<Arc<PeerKey>, Peer>,
+    /// What they are called, and the key of the member behind them, as their hellos said.
+    named: BTreeMap<String, BTreeSet<Arc<PeerKey>>>,
+    members: BTreeMap<Arc<PeerKey>, PubKey>,
 }
 
 #[derive(Default)]
@@ -91,8 +96,16 @@ impl Truth {
                 self.owner.store_well_since = at;
             }
             Record::Attached {
-                node, conn, peer, ..
+                node,
+                conn,
+                peer,
+                hello,
             } if *node == self.owner.node => {
+                if let Some(name) = &hello.about.display_name {
+                    let alike = self.named.entry(name.clone()).or_default();
+                    alike.insert(Arc::clone(peer));
+                }
+                self.members.insert(Arc::clone(peer), hello.member_pubkey);
                 self.weigh(at, peer);
                 let many = matches!(**peer, PeerKey::Member(_));
                 let entry = self.peers.entry(Arc::clone(peer)).or_default();
@@ -118,11 +131,10 @@ impl Truth {
                 }
             }
             Record::Bye { node, peer, .. } if *node == self.owner.node => {
-                let entry = self.peers.entry(Arc::clone(peer)).or_default();
-                entry.may_leave += u32::from(!std::mem::replace(&mut entry.ended, true));
-                entry.may = false;
-                entry.conns.clear();
+                self.end(peer);
             }
+            Record::Sent { node, frame, .. } if *node == self.owner.node => self.kicked(frame),
+            Record::MeshCommitted { ops, .. } => ops.iter().for_each(|op| self.banned(op)),
             _ => {}
         }
     }
@@ -168,6 +180,42 @@ impl Truth {
     #[must_use]
     pub fn owner_started(&self) -> Moment {
         self.owner.started
+    }
+
+    /// Its lease ends at once, whatever it was: `bye`, kick or ban.
+    fn end(&mut self, peer: &Arc<PeerKey>) {
+        let entry = self.peers.entry(Arc::clone(peer)).or_default();
+        entry.may_leave += u32::from(!std::mem::replace(&mut entry.ended, true));
+        entry.may = false;
+        entry.conns.clear();
+    }
+
+    /// Names are those of the hellos: where several are called so, any of them may be meant.
+    fn kicked(&mut self, frame: &[u8]) {
+        if !frame.starts_with(b"{\"type\":\"kick_ack\"") {
+            return;
+        }
+        let Ok(BrokerFrame::KickAck(ack)) = decode_broker(frame) else {
+            return;
+        };
+        for name in &ack.kicked {
+            for peer in self.named.get(name).cloned().unwrap_or_default() {
+                self.end(&peer);
+            }
+        }
+    }
+
+    /// Of the member and of all its sessions, in the same transaction.
+    fn banned(&mut self, op: &Op) {
+        let Op::MemberPut(row) = op else { return };
+        if row.revoked_at.is_none() {
+            return;
+        }
+        let theirs = self.members.iter().filter(|(_, key)| **key == row.pubkey);
+        let theirs: Vec<Arc<PeerKey>> = theirs.map(|(peer, _)| Arc::clone(peer)).collect();
+        for peer in theirs {
+            self.end(&peer);
+        }
     }
 
     fn weigh_all(&mut self, at: Moment) {

@@ -5,6 +5,7 @@
 
 mod joined;
 mod message;
+mod moderation;
 mod pages;
 mod present;
 mod sending;
@@ -14,6 +15,7 @@ use alloc::vec;
 
 use super::context::Identity;
 use super::ipc::{Answer, Call, Request, Token};
+use super::moderation::What;
 use super::sessions::token_hash;
 use super::{Host, Phase, answers};
 use crate::id::{MeshId, PubKey, RequestId, SessionId};
@@ -77,6 +79,26 @@ impl Host {
             Request::Invite(invite) => {
                 caller.must_be_member()?;
                 self.invite(request, &invite)
+            }
+            Request::Kick(kick) => {
+                caller.must_be_member()?;
+                self.kick(request, kick)
+            }
+            Request::Ban { target, mesh } => {
+                caller.must_be_member()?;
+                self.moderate(request, mesh.as_deref(), What::Ban(target))
+            }
+            Request::Unban { target, mesh } => {
+                caller.must_be_member()?;
+                self.moderate(request, mesh.as_deref(), What::Unban(target))
+            }
+            Request::Bans { mesh } => {
+                caller.must_be_member()?;
+                self.moderate(request, mesh.as_deref(), What::ListBans(vec![]))
+            }
+            Request::RetryUplinks => {
+                caller.must_be_member()?;
+                Ok(Some(self.retry_uplinks()))
             }
             Request::SessionOpen(open) => self.open_session(request, &caller, open),
             Request::SessionEnd { session } => self.close_session(request, &caller, session),

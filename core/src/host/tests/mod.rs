@@ -3,6 +3,7 @@
 mod ending;
 mod links;
 mod messages;
+mod moderation;
 mod presence;
 mod receipts;
 mod receiving;
