@@ -1,6 +1,5 @@
 //! The broker binary over real sockets: who is put out, at once and for how long.
 
-#[allow(dead_code)] // Shared with other tests, which use the rest.
 #[path = "wire/harness.rs"]
 mod harness;
 

@@ -1,5 +1,7 @@
 //! A broker process, a mesh in it, and a plain WebSocket client with hand-written frames.
 
+#![allow(dead_code)] // Each test file uses what it needs.
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
