@@ -54,13 +54,13 @@ impl Mesh {
         let close = Close::new(Close::KICKED, "kicked");
         let mut kicked = Vec::new();
         for key in &meant.reached {
-            let (name, in_grace) = (self.name_of(key), self.is_in_grace(key));
+            let (name, unheard) = (self.name_of(key), self.is_unheard(key));
             if !self.put_out(now, key, &close) {
                 continue;
             }
             self.stats.kicks += 1;
             self.marks.hit(Mark::LeaseKicked);
-            if in_grace {
+            if unheard {
                 self.marks.hit(Mark::KickedInGrace);
                 let term = self.config.limits.lease_grace;
                 self.kicked.remember(key.clone(), now.mono, term);
@@ -379,9 +379,11 @@ impl Mesh {
         self.conns.get(self.quiet.get(key)?)?.quiet.as_ref()
     }
 
-    fn is_in_grace(&self, key: &PeerKey) -> bool {
+    /// No connection of it is told what happens to its lease: it is in grace, or its hello waits.
+    fn is_unheard(&self, key: &PeerKey) -> bool {
         let lease = self.peers.get(key).map(|peer| &peer.lease);
-        matches!(lease, Some(Lease::Grace { .. }))
+        let waits = self.waiting.values().any(|hello| hello.key == *key);
+        waits || matches!(lease, Some(Lease::Grace { .. }))
     }
 
     fn skipped(&mut self, meant: &Meant) -> Vec<String> {

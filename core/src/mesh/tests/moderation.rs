@@ -134,6 +134,22 @@ fn one_kicked_in_grace_is_told_at_its_next_hello_within_a_lease_term() {
 }
 
 #[test]
+fn a_hello_that_waits_is_told_of_a_kick_too() {
+    let mut rig = rig();
+    let admin = rig.connect(ADMIN);
+    rig.connect_with(1, plain::plain);
+    let newer = rig.connect_with(1, plain::plain);
+    let waits = rig.connect_with(1, plain::plain);
+    rig.settle();
+    assert!(rig.take(waits).is_empty(), "it waits for its answer");
+    rig.kicks(admin, &key(1));
+    assert_eq!(rig.closes[&newer], kicked());
+    rig.advance(crate::limits::HELLO_ANSWERED_WITHIN);
+    assert_eq!(rig.closes[&waits], kicked());
+    assert!(!rig.is_present(1));
+}
+
+#[test]
 fn a_kick_reaches_no_control_plane_that_it_did_not_name() {
     let (mut rig, a, b, admin) = three();
     let plane = rig.connect_with(0, control_plane_of(1));
