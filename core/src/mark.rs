@@ -144,6 +144,12 @@ marks! {
     UplinkMismatch,
     PresenceFromSnapshot,
     SubscriberGap,
+    ReceiptTaken,
+    ReceiptRepeated,
+    SeenSaid,
+    SeenTaken,
+    ExplainAsked,
+    ExplainAnswered,
 }
 
 /// How often each mark was hit.

@@ -372,8 +372,9 @@ pub const ALL: &[Guarantee] = &[
         name: "G14 truthful receipts",
         promise: "Nobody is told a rung that was not reached: 202 when the row is durable in the \
                   outbox, `ack` when the message is durable at the broker, `client_ack` when its row \
-                  is durable in the inbox.",
-        oracles: &["g14_truthful"],
+                  is durable in the inbox, `delivered` when it was acknowledged, `seen` when it was \
+                  looked at. A sender that was away learns it when it is back.",
+        oracles: &["g14_truthful", "g14_at_the_sender"],
         tests: &[
             of(
                 "core/src/gate.rs",
@@ -386,6 +387,25 @@ pub const ALL: &[Guarantee] = &[
             of(
                 SCENARIOS,
                 &["mistake_14_nothing_is_told_before_it_is_durable"],
+            ),
+            of(
+                "core/src/host/tests/receipts.rs",
+                &[
+                    "a_ladder_is_climbed_and_told_to_its_session_alone",
+                    "a_number_counts_once_and_a_rung_never_goes_down",
+                    "the_hello_asks_for_what_is_behind_the_durable_number",
+                ],
+            ),
+            of(
+                "core/src/host/tests/seen.rs",
+                &[
+                    "nothing_is_told_before_the_mark_is_durable",
+                    "it_is_told_again_until_it_was_taken",
+                ],
+            ),
+            of(
+                "core/src/host/tests/messages.rs",
+                &["what_was_received_is_found_by_its_reader_and_by_nobody_else"],
             ),
         ],
     },

@@ -321,6 +321,14 @@ impl HostNode {
                         };
                         self.record_of(k, user, asked);
                     }
+                    if let UserCall::Seen(ids) = &call_of {
+                        let looked_at = Record::LookedAt {
+                            node: self.node,
+                            user: self.users[user].index,
+                            ids: ids.clone(),
+                        };
+                        self.record_of(k, user, looked_at);
+                    }
                     if self.process.is_none() {
                         // Nobody listens at the socket.
                         self.tell_user(k, user, ToUser::Lost(call_of));
@@ -688,6 +696,8 @@ impl Node for HostNode {
         | Action::UserFollow { user }
         | Action::UserDeaf { user, .. }
         | Action::UserLook { user }
+        | Action::UserRead { user }
+        | Action::UserExplain { user, .. }
         | Action::UserStranger { user }
         | Action::UserEnd { user, .. }) = action
         else {
@@ -705,6 +715,8 @@ impl Node for HostNode {
             }
             Action::UserDeaf { for_ms, .. } => self.users[at].be_deaf(*for_ms),
             Action::UserLook { .. } => self.users[at].look(),
+            Action::UserRead { .. } => self.users[at].read(),
+            Action::UserExplain { nth, .. } => self.users[at].explain(*nth),
             Action::UserStranger { .. } => {
                 let new = self.subscriber();
                 self.strangers.insert(new);

@@ -231,6 +231,15 @@ pub enum Action {
     UserLook {
         user: usize,
     },
+    /// Reads what is unread, and says so.
+    UserRead {
+        user: usize,
+    },
+    /// Asks where one of its messages is, and why.
+    UserExplain {
+        user: usize,
+        nth: usize,
+    },
     /// Comes with a token that nobody has, for an event stream and for an inbox.
     UserStranger {
         user: usize,

@@ -205,6 +205,12 @@ pub enum Record {
         user: usize,
         call: UserCall,
     },
+    /// A program looked at these rows of its inbox, and asks that they be marked.
+    LookedAt {
+        node: NodeId,
+        user: usize,
+        ids: Vec<InboxSeq>,
+    },
     Followed {
         node: NodeId,
         user: usize,
@@ -240,6 +246,12 @@ pub enum UserCall {
         altered: Option<Token>,
     },
     Inbox,
+    /// What is unread of it, to be read now.
+    Unread,
+    /// These have been read.
+    Seen(Vec<InboxSeq>),
+    /// Where one of its messages is.
+    Explain,
     Outbox,
     Peers,
     /// Uplinks that have stopped are to try again.

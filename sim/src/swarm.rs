@@ -75,6 +75,10 @@ const IMPOSTORS: usize = 15;
 const ONE_BY_ONE: std::ops::Range<usize> = IMPOSTORS..KINDS.len();
 /// The draws of scenes, beside those of the kinds.
 const SCENES: u64 = 1_000;
+/// Those of readers and askers.
+const READERS: u64 = 1_001;
+/// How often, in a hundred seconds, somebody reads its mail, or asks where a message is.
+const READS_PER_100_S: u64 = 6;
 
 /// A flood takes no longer at a store that is at its slowest.
 const DIGESTED_IN_US: u64 = 20_000_000;
@@ -195,6 +199,32 @@ impl Swarm {
                     action,
                 });
             }
+        }
+        Self::read_and_ask(random, profile, steps);
+    }
+
+    /// Programs read their mail and ask where theirs is. In some runs nobody ever does.
+    fn read_and_ask(random: &Random, profile: &Profile, steps: &mut Vec<Step>) {
+        let mut draws = random.stream(Purpose::Plan, READERS);
+        if draws.chance(250) {
+            return;
+        }
+        for _ in 0..READS_PER_100_S * profile.safety_ms / 100_000 {
+            let at_ms = draws.between(3_000, profile.safety_ms);
+            let Some(user) = Self::user(&mut draws, profile) else {
+                return;
+            };
+            let action = if draws.chance(600) {
+                Action::UserRead { user }
+            } else {
+                let nth = draws.below(16) as usize;
+                Action::UserExplain { user, nth }
+            };
+            steps.push(Step {
+                id: StepId(steps.len() as u32 + 1),
+                at_ms,
+                action,
+            });
         }
     }
 

@@ -34,6 +34,8 @@ pub struct User {
 
 struct UserSend {
     key: Option<String>,
+    /// What the daemon calls it, once it has accepted it.
+    id: Option<String>,
     to: String,
     body: String,
     token: Token,
@@ -143,6 +145,7 @@ impl User {
     ) -> Vec<Want> {
         self.sends.push(UserSend {
             key,
+            id: None,
             to,
             body: token.body(bytes),
             token,
@@ -203,6 +206,38 @@ impl User {
             request: Request::RetryUplinks,
         };
         vec![Want::Call(UserCall::Up, call)]
+    }
+
+    /// Reads what is unread; that it was read is said when it has come.
+    pub fn read(&self) -> Vec<Want> {
+        if self.token.is_none() {
+            return Vec::new();
+        }
+        let unread = Request::Inbox(InboxQuery {
+            unread: true,
+            ..InboxQuery::default()
+        });
+        vec![Want::Call(UserCall::Unread, self.call(unread))]
+    }
+
+    /// Asks where one of its messages is, by the id that it got for it.
+    pub fn explain(&self, nth: usize) -> Vec<Want> {
+        let named: Vec<&String> = self
+            .sends
+            .iter()
+            .filter_map(|send| send.id.as_ref())
+            .collect();
+        let Some(id) = named.get(nth % named.len().max(1)) else {
+            return Vec::new();
+        };
+        if self.token.is_none() {
+            return Vec::new();
+        }
+        let message = Request::Message {
+            id: (*id).clone(),
+            mesh: None,
+        };
+        vec![Want::Call(UserCall::Explain, self.call(message))]
     }
 
     /// Asks with a token that nobody has.
@@ -299,9 +334,12 @@ impl User {
                 token,
                 ..
             } => self.send_answered(token, answer),
+            UserCall::Unread => self.has_read(answer),
             UserCall::Send { .. }
             | UserCall::End
             | UserCall::Inbox
+            | UserCall::Seen(_)
+            | UserCall::Explain
             | UserCall::Outbox
             | UserCall::Peers
             | UserCall::Up
@@ -386,6 +424,20 @@ impl User {
         wants
     }
 
+    fn has_read(&self, answer: Option<&Answer>) -> Vec<Want> {
+        let rows = answer.and_then(|answer| answer.body["messages"].as_array());
+        let seqs = rows
+            .into_iter()
+            .flatten()
+            .filter_map(|row| row["seq"].as_u64());
+        let ids: Vec<InboxSeq> = seqs.map(InboxSeq).collect();
+        if ids.is_empty() || self.token.is_none() {
+            return Vec::new();
+        }
+        let seen = Request::InboxSeen { ids: ids.clone() };
+        vec![Want::Call(UserCall::Seen(ids), self.call(seen))]
+    }
+
     fn send_answered(&mut self, token: &Token, answer: Option<&Answer>) -> Vec<Want> {
         let Some(at) = self.sends.iter().position(|send| send.token == *token) else {
             return Vec::new();
@@ -394,6 +446,8 @@ impl User {
         match answer.map(|answer| answer.status) {
             Some(200 | 202) => {
                 send.state = State::Accepted;
+                let id = answer.and_then(|answer| answer.body["id"].as_str());
+                send.id = id.map(str::to_owned);
                 Vec::new()
             }
             None | Some(429 | 503 | 507) => {

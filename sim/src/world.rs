@@ -604,6 +604,8 @@ impl World {
             | Action::UserFollow { user: at }
             | Action::UserDeaf { user: at, .. }
             | Action::UserLook { user: at }
+            | Action::UserRead { user: at }
+            | Action::UserExplain { user: at, .. }
             | Action::UserStranger { user: at }
             | Action::UserEnd { user: at, .. } => user(*at),
             _ => None,

@@ -16,6 +16,7 @@ use alloc::vec::Vec;
 use super::context::{Context, Identity, Promise};
 use crate::id::{MeshId, PeerKey};
 use crate::limits::UNPERSISTED_TXNS;
+use crate::mark::Mark;
 use crate::store::host::Op;
 use crate::wire::client::ReceiptsAfter;
 use crate::wire::receipt::Receipt;
@@ -62,6 +63,7 @@ impl Receipts {
     pub(super) fn told(&mut self, ctx: &mut Context, who: &Identity, receipt: Receipt) {
         let known = self.known.entry(who.clone()).or_default();
         if receipt.n <= known.taken {
+            ctx.mark(Mark::ReceiptRepeated);
             return;
         }
         if self.missed.contains(who) {
@@ -71,6 +73,7 @@ impl Receipts {
             self.missed.insert(who.clone());
             return;
         }
+        ctx.mark(Mark::ReceiptTaken);
         known.taken = receipt.n;
         let receipt = Box::new(receipt);
         ctx.persist(Op::Receipt {

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use super::context::{Context, Identity, Promise, Waiter, Why};
 use crate::id::{InboxSeq, MeshId, MessageId, PeerKey};
 use crate::limits::{BUSY_RETRY_AFTER, SEEN_IDS_PER_FRAME, SEND_ACK_WITHIN};
+use crate::mark::Mark;
 use crate::store::host::{Load, Op};
 use crate::wire::ClientFrame;
 use crate::wire::client::ReqId;
@@ -104,6 +105,7 @@ impl SeenMail {
             .map(|(seq, message)| (seq, String::from(message.as_str())))
             .unzip();
         owing.step = Step::Telling { batch, rows };
+        ctx.mark(Mark::SeenSaid);
         ctx.after(Why::Seen(who.clone()), SEND_ACK_WITHIN);
         Some(ClientFrame::Seen(Seen {
             ids,
@@ -120,6 +122,7 @@ impl SeenMail {
         else {
             return;
         };
+        ctx.mark(Mark::SeenTaken);
         ctx.timers.cancel(&Why::Seen(who.clone()));
         for seq in rows {
             ctx.persist(Op::SeenTold { seq });

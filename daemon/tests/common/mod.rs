@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // Each test file uses what it needs.
 
+pub mod puppet;
+
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,7 @@ pub struct Broker {
     child: Option<Child>,
     pub address: SocketAddr,
     data: PathBuf,
+    limits: Vec<String>,
 }
 
 pub struct Host {
@@ -60,12 +63,20 @@ pub fn program() -> Command {
 
 impl Broker {
     pub fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    /// `limits`: as `--limit` takes them.
+    pub fn start_with(dir: &Path, limits: &[&str]) -> Self {
         let data = dir.join("broker");
-        let (child, address) = serve(&data, SocketAddr::from(([127, 0, 0, 1], 0)));
+        let limits: Vec<_> = limits.iter().map(|limit| (*limit).to_owned()).collect();
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (child, address) = serve(&data, anywhere, &limits);
         Self {
             child: Some(child),
             address,
             data,
+            limits,
         }
     }
 
@@ -78,7 +89,7 @@ impl Broker {
     }
 
     pub fn restart(&mut self) {
-        let (child, address) = serve(&self.data, self.address);
+        let (child, address) = serve(&self.data, self.address, &self.limits);
         assert_eq!(address, self.address);
         self.child = Some(child);
     }
@@ -213,6 +224,12 @@ impl Answer {
 /// A broker, two hosts in one mesh.
 pub fn two_hosts(dir: &Path) -> (Broker, Host, Host) {
     let broker = Broker::start(dir);
+    let (north, south) = hosts_at(dir, &broker);
+    (broker, north, south)
+}
+
+/// Two hosts in one mesh of this broker.
+pub fn hosts_at(dir: &Path, broker: &Broker) -> (Host, Host) {
     let (north, south) = (Host::start(dir, "north"), Host::start(dir, "south"));
     let made = north.run(&[
         "mesh",
@@ -228,7 +245,7 @@ pub fn two_hosts(dir: &Path) -> (Broker, Host, Host) {
     let link = invite.one()["invite"].as_str().expect("a link").to_owned();
     let joined = south.run(&["join", &link, "--name", "south"]);
     assert_eq!(joined.code, 0, "{joined:?}");
-    (broker, north, south)
+    (north, south)
 }
 
 pub fn run(home: &Path, session: Option<&Path>, args: &[&str]) -> Answer {
@@ -266,12 +283,15 @@ pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn serve(data: &Path, listen: SocketAddr) -> (Child, SocketAddr) {
+fn serve(data: &Path, listen: SocketAddr, limits: &[String]) -> (Child, SocketAddr) {
     let mut command = program();
     command
         .args(["broker", "serve", "--json", "--listen", &listen.to_string()])
         .arg("--data")
         .arg(data);
+    for limit in limits {
+        command.args(["--limit", limit]);
+    }
     let (child, said) = first_line(command);
     let address = said["listening"].as_str().expect("its address");
     (child, address.parse().expect("an address"))

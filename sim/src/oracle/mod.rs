@@ -5,6 +5,7 @@ pub mod g10_attribution;
 pub mod g11_bounded;
 pub mod g12_liveness;
 pub mod g13_privacy;
+pub mod g14_at_the_sender;
 pub mod g14_truthful;
 pub mod g1_no_loss;
 pub mod g2_once;
@@ -132,6 +133,7 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::<g10_attribution::Attribution>::default(),
         Box::<g11_bounded::Bounded>::default(),
         Box::<g13_privacy::Privacy>::default(),
+        Box::<g14_at_the_sender::AtTheSender>::default(),
         Box::<g14_truthful::Truthful>::default(),
         Box::<hello_once::HelloOnce>::default(),
         Box::<idle_quiet::IdleQuiet>::default(),

@@ -11,6 +11,7 @@ use crate::host::ipc::Answer;
 use crate::host::{Host, answers, ladder};
 use crate::id::{MeshId, MessageId, RequestId};
 use crate::limits::ID_BYTES;
+use crate::mark::Mark;
 use crate::store::host::{InboxRow, Load, MessageName, OutboxRow, OutboxStatus, Scope};
 use crate::wire::client::ReqId;
 use crate::wire::receipt::{DeliveryState, ExplainResult, MESSAGE_ID_PREFIX};
@@ -90,6 +91,7 @@ impl Host {
             let why = self.why_here(&row);
             return self.answer_sent(request, &row, why);
         };
+        self.ctx.mark(Mark::ExplainAsked);
         let message = message.clone();
         let ask = self.explains.begin(request, who.clone(), &message, row);
         self.uplinks.send(&mut self.ctx, &who, &ask);
@@ -99,6 +101,7 @@ impl Host {
         let Some((request, row)) = self.explains.answered(who, result) else {
             return;
         };
+        self.ctx.mark(Mark::ExplainAnswered);
         let mut body = self.sent_body(&row, ladder::explained(result));
         // Its receipt may be under way.
         if !matches!(result.state, DeliveryState::Ready | DeliveryState::Claimed) {
@@ -169,6 +172,8 @@ impl Host {
         let rung = ladder::lowest(row);
         match (rung, row.state.status) {
             (Some(crate::wire::receipt::Rung::Delivered), _) => ladder::host("reader"),
+            // Memory knows its end already.
+            (None, OutboxStatus::Pending | OutboxStatus::Inflight) => ladder::host("disk"),
             (None, OutboxStatus::Done) => {
                 let mut why = uplink();
                 why["waits_for"] = "broker".into();
