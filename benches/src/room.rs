@@ -13,9 +13,9 @@ use bowline_core::store::mesh::{
 };
 use bowline_core::store::{self, TxnId};
 use bowline_core::time::{Mono, Now, Wall};
-use bowline_core::wire::ClientFrame;
 use bowline_core::wire::client::{About, Offer};
-use bowline_core::wire::feature::Capabilities;
+use bowline_core::wire::feature::{Capabilities, Features};
+use bowline_core::wire::{ClientFrame, ProtocolVersion};
 use bytes::Bytes;
 
 /// A mesh with `peers` live sessions, and a driver of it without sockets or a disk.
@@ -49,6 +49,7 @@ impl Room {
             owner_pubkey: PubKey([255; 32]),
             open: false,
             limits: Limits::default(),
+            offered_instead: Features::default(),
         };
         let mut room = Self {
             mesh: Mesh::new(config, [7; 32], recovered, now),
@@ -250,6 +251,7 @@ fn hello(peer: usize, now: Wall) -> VerifiedHello {
             capabilities: Capabilities::ours(),
             ..Offer::default()
         },
+        version: ProtocolVersion::SPOKEN,
         timestamp: now,
         signature: Signature(signature),
     }

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use bowline_core::limits::Limits;
 use bowline_io::clock::{Clock, SystemClock};
 use bowline_io::store::{BrokerDatabase, Halt};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use crate::config::Settings;
 use crate::exit::{Exit, Failure};
 use crate::running::Running;
 use crate::seed;
@@ -27,7 +27,11 @@ impl Broker {
     /// # Errors
     /// If the directory is held by another broker, the database is not usable, or the address is
     /// taken.
-    pub async fn start(listen: SocketAddr, data: &Path, limits: Limits) -> Result<Self, Failure> {
+    pub async fn start(
+        listen: SocketAddr,
+        data: &Path,
+        settings: Settings,
+    ) -> Result<Self, Failure> {
         let clock = SystemClock;
         let now = clock.now();
         let (halt, halted) = oneshot::channel();
@@ -45,7 +49,7 @@ impl Broker {
             .await
             .map_err(|error| cannot_listen(listen, &error))?;
         let address = socket.local_addr()?;
-        let running = Running::start(socket, clock, database, seed::from_system, limits).await?;
+        let running = Running::start(socket, clock, database, seed::from_system, settings).await?;
         tracing::info!(%address, data = %data.display(), "listening");
         Ok(Self {
             address,

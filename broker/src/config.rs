@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bowline_core::limits::Limits;
+use bowline_core::wire::ProtocolVersion;
+use bowline_core::wire::feature::Features;
 use clap::Args;
+use serde_json::Value;
 
 use crate::log::LogFormat;
 
@@ -26,18 +29,67 @@ pub struct ServeArgs {
 
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+
+    /// For tests: the highest version of the protocol that is spoken.
+    #[arg(long, hide = true, value_parser = parse_version, default_value = "1")]
+    pub protocol_version: ProtocolVersion,
+
+    /// For tests of what clients make of it: these parameters are said in the place of what this
+    /// broker can do, NAME=null that there is no such feature. Can be repeated.
+    #[arg(long = "offer", hide = true, value_parser = parse_offer)]
+    pub offers: Vec<(String, Value)>,
 }
 
 impl ServeArgs {
     /// The defaults of production with the given ones in their place.
     #[must_use]
-    pub fn limits(&self) -> Limits {
+    pub fn settings(&self) -> Settings {
         let mut limits = Limits::default();
         for limit in &self.limits {
             (limit.set)(&mut limits, limit.value);
         }
-        limits
+        Settings {
+            limits,
+            version: self.protocol_version,
+            offered_instead: Features(self.offers.iter().cloned().collect()),
+        }
     }
+}
+
+/// How a broker is set up.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    pub limits: Limits,
+    /// The highest that it speaks.
+    pub version: ProtocolVersion,
+    /// Said in the place of what it can do.
+    pub offered_instead: Features,
+}
+
+impl From<Limits> for Settings {
+    fn from(limits: Limits) -> Self {
+        Self {
+            limits,
+            ..Self::default()
+        }
+    }
+}
+
+/// For `--protocol-version`.
+///
+/// # Errors
+/// If this program knows no such version.
+pub fn parse_version(text: &str) -> Result<ProtocolVersion, String> {
+    let version = text.parse().ok().and_then(ProtocolVersion::of);
+    version.ok_or_else(|| format!("no version of the protocol is called {text}: 1 or 2"))
+}
+
+fn parse_offer(text: &str) -> Result<(String, Value), String> {
+    let (name, params) = text
+        .split_once('=')
+        .ok_or("an offer is NAME=JSON, for example sealing=null")?;
+    let params = serde_json::from_str(params).map_err(|error| error.to_string())?;
+    Ok((name.to_owned(), params))
 }
 
 /// One parsed `--limit`.

@@ -38,7 +38,7 @@ pub fn serve_until_signalled(args: ServeArgs, json: bool) -> Result<(), Failure>
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut broker = Broker::start(args.listen, &args.data, args.limits()).await?;
+        let mut broker = Broker::start(args.listen, &args.data, args.settings()).await?;
         say_ready(&broker, json)?;
         tokio::select! {
             _ = terminate.recv() => {}

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bowline_core::crypto::real::RealCrypto;
 use bowline_core::entropy::Entropy;
-use bowline_core::limits::Limits;
 use bowline_core::link::server::ServerLinkConfig;
 use bowline_core::mesh::{Config, Input};
 use bowline_core::registry::{self, Registry, SignedOnce};
@@ -19,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use crate::config::Settings;
 use crate::connection::{AllGone, Connections};
 use crate::exit::{Exit, Failure};
 use crate::http::Routes;
@@ -54,8 +54,9 @@ impl<D: BrokerStores> Running<D> {
         clock: impl Clock,
         stores: D,
         seeds: Seeds,
-        limits: Limits,
+        settings: impl Into<Settings>,
     ) -> Result<Self, Failure> {
+        let settings = settings.into();
         let now = clock.now();
         let commits = Arc::new(Commits::default());
         let crypto = Arc::new(RealCrypto);
@@ -75,6 +76,10 @@ impl<D: BrokerStores> Running<D> {
         drive::spawn_machine(machine, clock.clone(), inbox, effects);
         let registry = RegistryHandle::new(inputs);
 
+        let link = ServerLinkConfig {
+            started: now.wall,
+            version: settings.version,
+        };
         let mut opener = Opener {
             stores,
             clock: clock.clone(),
@@ -82,7 +87,7 @@ impl<D: BrokerStores> Running<D> {
             meshes: Arc::default(),
             answers: registry.answers(),
             commits: Arc::clone(&commits),
-            limits,
+            settings,
         };
         for mesh in meshes {
             opener.open(mesh).await?;
@@ -95,7 +100,7 @@ impl<D: BrokerStores> Running<D> {
             connections: connections.clone(),
             commits,
             crypto,
-            link: ServerLinkConfig { started: now.wall },
+            link,
             signed_once: Mutex::new(SignedOnce::default()),
         });
         let (stopping, stopped) = watch::channel(false);
@@ -170,7 +175,7 @@ struct Opener<D, C> {
     meshes: Arc<Meshes>,
     answers: Answers,
     commits: Arc<Commits>,
-    limits: Limits,
+    settings: Settings,
 }
 
 impl<D: BrokerStores, C: Clock> Opener<D, C> {
@@ -204,7 +209,8 @@ impl<D: BrokerStores, C: Clock> Opener<D, C> {
             mesh: row.id,
             owner_pubkey: row.owner_pubkey,
             open: row.policy == Policy::Open,
-            limits: self.limits.clone(),
+            limits: self.settings.limits.clone(),
+            offered_instead: self.settings.offered_instead.clone(),
         };
         let (inputs, inbox) = drive::channel();
         let (timed, mut on_persisted) = Timed::watch(Arc::clone(&self.commits));

@@ -26,6 +26,13 @@ marks! {
     LinkHelloTimedOut,
     LinkHelloRefused,
     LinkHeldFrames,
+    // negotiation
+    VersionLowered,
+    VersionRefused,
+    RequireNotMet,
+    BrokerUnsuited,
+    FingerprintForm1,
+    FingerprintFormKept,
     // lease, presence, stream
     LeaseJoined,
     LeaseReattached,

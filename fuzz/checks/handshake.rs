@@ -12,7 +12,9 @@ use bowline_core::link::{
 };
 use bowline_core::machine::Machine;
 use bowline_core::time::{Mono, Now, Wall};
+use bowline_core::wire::ProtocolVersion;
 use bowline_core::wire::client::About;
+use bowline_core::wire::feature::Terms;
 use bytes::Bytes;
 
 #[path = "script.rs"]
@@ -80,9 +82,14 @@ impl Ends {
             resume: None,
             quiet: false,
             receipts: None,
+            terms: Terms::default(),
+            sealed: false,
             clock_offset_ms: 0,
         };
-        let config = ServerLinkConfig { started: STARTED };
+        let config = ServerLinkConfig {
+            started: STARTED,
+            version: ProtocolVersion::SPOKEN,
+        };
         Self {
             now,
             server: ServerLink::new(now, config, Arc::clone(&crypto)),

@@ -10,8 +10,8 @@ use bowline_core::store::mesh::{Image, Load, MemberRole, MemberRow, Op};
 use bowline_core::store::{Event, Owner, Term, TxnId};
 use bowline_core::time::{Mono, Now, Wall};
 use bowline_core::wire::client::{About, Offer};
-use bowline_core::wire::feature::Capabilities;
-use bowline_core::wire::{ClientFrame, decode_client};
+use bowline_core::wire::feature::{Capabilities, Features};
+use bowline_core::wire::{ClientFrame, ProtocolVersion, decode_client};
 use bowline_io::store::{MeshRows, Rows};
 use rusqlite::Connection;
 
@@ -121,6 +121,7 @@ impl<'d> Stores<'d> {
             owner_pubkey: PubKey([9; 32]),
             open: false,
             limits: Limits::default(),
+            offered_instead: Features::default(),
         };
         Mesh::new(config, [0; 32], self.image.recover(self.owner()), NOW)
     }
@@ -208,6 +209,7 @@ fn of(about: About, offer: Offer) -> VerifiedHello {
         session_id: "session".into(),
         about,
         offer,
+        version: ProtocolVersion::SPOKEN,
         timestamp: NOW.wall,
         signature: Signature([3; 64]),
     }

@@ -19,6 +19,7 @@ use bowline_core::store::mesh::{
 };
 use bowline_core::store::{Event, Txn, TxnId, host};
 use bowline_core::time::{Mono, Now, Wall};
+use bowline_core::wire::feature::{Features, Terms};
 use bowline_core::wire::receipt::{Receipt, Rung};
 use bowline_core::wire::{Base64Body, Priority, Suite};
 use bowline_io::store::{
@@ -83,6 +84,7 @@ async fn begin_mesh(dir: &Path) -> bool {
             owner_pubkey: PubKey([9; 32]),
             open: false,
             limits: Limits::default(),
+            offered_instead: Features::default(),
         };
         begin(Mesh::new(config, [0; 32], recovered, NOW));
     }
@@ -339,6 +341,7 @@ fn host_ops() -> Vec<host::Op> {
                 status: host::OutboxStatus::Inflight,
                 attempts: 1,
                 on_wire: true,
+                form: None,
                 next_attempt_at: Some(NOW.wall),
                 last_error: None,
                 broker_message_id: None,
@@ -385,6 +388,7 @@ fn host_ops() -> Vec<host::Op> {
 fn host_config() -> bowline_core::host::io::Config {
     bowline_core::host::io::Config {
         limits: Limits::default(),
+        terms: Terms::default(),
         machine_token_sha256: [0; 32],
         hostname: "host".into(),
         version: "0",

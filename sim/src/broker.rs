@@ -126,11 +126,16 @@ impl Broker {
 
     fn config(&self, mesh: MeshIndex) -> mesh::Config {
         let cast = &self.casts[mesh];
+        let ages = &self.profile.ages;
         mesh::Config {
             mesh: cast.mesh.clone(),
             owner_pubkey: cast.crypto.public_key(&cast.owner),
-            open: false,
+            open: ages.open,
             limits: self.limits.clone(),
+            offered_instead: ages
+                .broker(self.node)
+                .offers
+                .instead(&self.limits, ages.open),
         }
     }
 
@@ -163,7 +168,10 @@ impl Broker {
         let Some(started) = self.process.as_ref().map(|process| process.started) else {
             return;
         };
-        let config = ServerLinkConfig { started };
+        let config = ServerLinkConfig {
+            started,
+            version: self.profile.ages.broker(self.node).version(),
+        };
         let link = ServerLink::new(
             k.clock(self.node),
             config,

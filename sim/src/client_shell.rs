@@ -84,6 +84,7 @@ impl ClientShell {
                 conn: id,
                 key: Arc::clone(&key),
                 resume: plan.resume,
+                terms: Arc::new(plan.terms.clone()),
             };
             k.record_in(mesh, dialled);
         }

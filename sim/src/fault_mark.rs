@@ -61,6 +61,10 @@ fault_marks! {
     ReconnectStorm,
     Flooded,
     LargestFrame,
+    // ages
+    TwoVersions,
+    BrokerUnsuited,
+    ClientUpdated,
     // the world
     TwoMeshes,
 }

@@ -350,9 +350,14 @@ pub const ALL: &[Guarantee] = &[
         name: "G13 privacy",
         promise: "In a sealed mesh no body reaches the broker in clear. A ciphertext is bound to \
                   mesh, sender, recipient, id, priority and reply-to: moved or relabelled it does \
-                  not open, replayed it is recognised.",
-        oracles: &["g13_privacy"],
+                  not open, replayed it is recognised. A fingerprint from which a short body could \
+                  be guessed stays on its host, and a row is said in one form for its life.",
+        oracles: &["g13_privacy", "g13_forms"],
         tests: &[
+            of(
+                "core/src/wire/feature.rs",
+                &["form_1_is_for_open_meshes_of_brokers_that_know_no_other"],
+            ),
             of(
                 "core/src/crypto/contract.rs",
                 &[
@@ -450,6 +455,35 @@ pub const ALL: &[Guarantee] = &[
                 "beside_a_lease_it_is_no_connection_of_it",
             ],
         )],
+    },
+    Guarantee {
+        name: "sides of any age",
+        promise: "A broker and a daemon of different ages go on in the lower of their versions, and \
+                  in what both of them can do; or the one that cannot go on says what it misses. A \
+                  daemon then stops, says so in its status, loses nothing, and tries again in an \
+                  hour or when it is asked to.",
+        oracles: &["terms_kept", "unsuited_stops"],
+        tests: &[
+            of(
+                "core/src/wire/version.rs",
+                &[
+                    "both_sides_go_on_in_the_lower_version",
+                    "each_version_spells_an_acknowledgement_its_own_way",
+                ],
+            ),
+            of(
+                "core/src/wire/feature.rs",
+                &[
+                    "each_shortfall_has_its_close",
+                    "a_version_is_known_or_it_is_not",
+                    "a_floor_is_reached_by_what_stands_on_it",
+                ],
+            ),
+            of(
+                SCENARIOS,
+                &["a_broker_below_the_floors_is_left_alone_for_an_hour"],
+            ),
+        ],
     },
     Guarantee {
         name: "idle is quiet",

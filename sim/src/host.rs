@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bowline_core::host::io::{self, HttpOutcome, SseEvent};
-use bowline_core::host::ipc::{Answer, Call};
+use bowline_core::host::ipc::{Answer, Call, Request};
 use bowline_core::host::{Host, Sizes};
 use bowline_core::id::{InboxSeq, MeshId, OutboxSeq, PeerKey, PubKey, RequestId, SubscriberId};
 use bowline_core::limits::{
@@ -37,6 +37,8 @@ const IPC: u64 = 1;
 const TO_USERS: u64 = 2;
 /// Somebody types `bowline up`.
 pub const UP: u64 = 3;
+/// When all is healed, and what the broker before said may still be under way at first.
+const UP_AFTER_HEALING_S: [u64; 3] = [1, 20, 60];
 /// From here on: a program's appointment with itself.
 const AGAIN: u64 = 16;
 
@@ -130,13 +132,13 @@ impl HostNode {
 
     /// What this host has on its disk before the run begins: it has joined this mesh.
     #[must_use]
-    pub fn joined(cast: &Cast, host: usize) -> Op {
+    pub fn joined(cast: &Cast, profile: &Profile, host: usize) -> Op {
         let member = &cast.members[host];
         Op::MeshPut(Box::new(MeshRow {
             id: cast.mesh.clone(),
             slug: cast.slug.into(),
             broker_url: cast::BROKER_URL.into(),
-            policy: "sealed".into(),
+            policy: if profile.ages.open { "open" } else { "sealed" }.into(),
             display_name: format!("host-{host}"),
             member_id: member.id.clone(),
             member_secret: member.secret.clone(),
@@ -157,6 +159,7 @@ impl HostNode {
     fn config(&self) -> io::Config {
         io::Config {
             limits: self.limits.clone(),
+            terms: self.profile.ages.host(self.index).terms(),
             machine_token_sha256: [7; 32],
             hostname: format!("host-{}", self.index),
             version: "sim",
@@ -405,6 +408,9 @@ impl HostNode {
         };
         let input = match process.from_users.pop_front() {
             Some(FromUser::Call(user, call_of, call)) => {
+                if matches!(call.request, Request::RetryUplinks) {
+                    k.record(Record::TriedAgain { node: self.node });
+                }
                 process.next_request += 1;
                 let request = RequestId(process.next_request);
                 process.asked.insert(request, (user, call_of));
@@ -740,6 +746,12 @@ impl Node for HostNode {
 
     fn heal(&mut self, k: &mut Kernel) {
         self.healed = true;
+        // The broker has been put right.
+        if self.profile.ages.brokers_differ() {
+            for after_s in UP_AFTER_HEALING_S {
+                k.tell_later(after_s * 1_000_000, self.node, NodeEvent::Beside(UP));
+            }
+        }
         for at in 0..self.users.len() {
             let wants = self.users[at].hear();
             self.grant(k, at, wants);

@@ -4,6 +4,7 @@
 //!
 //! A run is a [`plan::Plan`]; [`stage::run`] carries it out.
 
+pub mod age;
 pub mod broker;
 pub mod cast;
 pub mod client_shell;

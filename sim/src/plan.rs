@@ -4,6 +4,7 @@
 use bowline_core::wire::{Priority, Status};
 use serde::{Deserialize, Serialize};
 
+use crate::age::Ages;
 use crate::cast::MeshIndex;
 use crate::network::{Cut, DialFault, NetworkProfile};
 use crate::random::{Purpose, Random, Stream};
@@ -57,6 +58,9 @@ pub struct Profile {
     /// What the broker that waits for a take-over can do.
     #[serde(default)]
     pub spare: Spare,
+    /// Which side is of which age.
+    #[serde(default)]
+    pub ages: Ages,
     /// Some restart while it heals, and everybody sends once more when all has converged.
     #[serde(default = "by_default")]
     pub aftermath: bool,
@@ -352,14 +356,32 @@ impl Plan {
         {
             profile.timer_late_most_us = 0;
         }
+        let mut ages = random.stream(Purpose::Profile, 4);
+        profile.ages = Ages::draw(&mut ages, profile.hosts, profile.puppets);
         let mut steps = Vec::new();
         Swarm::draw(&mut draws).steps(&random, &profile, &mut steps);
+        if profile.ages.brokers_differ() {
+            take_over_twice(&mut ages, &profile, &mut steps);
+        }
         steps.sort_by_key(|step: &Step| (step.at_ms, step.id));
         Self {
             seed,
             profile,
             steps,
         }
+    }
+}
+
+/// To the other broker late, and back.
+fn take_over_twice(draws: &mut Stream, profile: &Profile, steps: &mut Vec<Step>) {
+    let first_ms = draws.between(profile.safety_ms / 2, profile.safety_ms);
+    let second_ms = draws.between(first_ms, profile.safety_ms + 10_000);
+    for at_ms in [first_ms, second_ms] {
+        steps.push(Step {
+            id: StepId(steps.len() as u32 + 1),
+            at_ms,
+            action: Action::TakeOver,
+        });
     }
 }
 
@@ -461,6 +483,7 @@ impl Profile {
             clock_rate_most_ppm: 0,
             safety_ms: 60_000,
             spare: Spare::Same,
+            ages: Ages::default(),
             aftermath: false,
         }
     }
@@ -506,6 +529,7 @@ impl Profile {
                 draws.between(120_000, 360_000)
             },
             spare: Spare::Same,
+            ages: Ages::default(),
             aftermath: true,
         }
     }

@@ -19,12 +19,15 @@ use bowline_core::mark::Marks;
 use bowline_core::store::host;
 use bowline_core::wire::broker::{Ack, HelloAck, PeersList, Push, Resumed};
 use bowline_core::wire::client::{About, ClientAck, Profile as PeerProfile, ReqId, Resume, Send};
+use bowline_core::wire::feature::FeatureMismatch;
+use bowline_core::wire::version::encode_client_in;
 use bowline_core::wire::{
-    Base64Body, BrokerFrame, ClientFrame, Close, Priority, SendCode, SendCodeKind, Status,
-    encode_client,
+    Base64Body, BrokerFrame, ClientFrame, Close, Priority, ProtocolVersion, SendCode, SendCodeKind,
+    Status, Suite, encode_client,
 };
 use bytes::Bytes;
 
+use crate::age::{ClientAge, Requires};
 use crate::cast::{self, Cast};
 use crate::client_shell::{ClientShell, FromLink};
 use crate::driven::Timing;
@@ -67,6 +70,8 @@ pub struct Puppet {
     bans: BTreeSet<String>,
     /// It wanted somebody put out.
     moderated: bool,
+    /// How old it is; it is updated when all heals, where it has to be.
+    age: ClientAge,
     healed: bool,
 }
 
@@ -94,6 +99,7 @@ struct Process {
 
 struct Conn {
     up: bool,
+    version: ProtocolVersion,
     /// What it has seen of the stream on this connection.
     epoch: Option<Epoch>,
     count: u64,
@@ -126,6 +132,7 @@ impl Puppet {
             node,
             index,
             cast,
+            age: profile.ages.puppet(index),
             profile,
             hosts,
             process: None,
@@ -153,6 +160,7 @@ impl Puppet {
             id.0,
             Conn {
                 up: false,
+                version: ProtocolVersion::V1,
                 epoch: None,
                 count: 0,
                 listed: BTreeSet::new(),
@@ -184,6 +192,8 @@ impl Puppet {
             resume: process.and_then(|process| process.resume),
             quiet: false,
             receipts: None,
+            terms: self.age.terms(),
+            sealed: !self.profile.ages.open,
             clock_offset_ms: process.map_or(0, |process| process.clock_offset_ms),
         }
     }
@@ -222,6 +232,8 @@ impl Puppet {
             return;
         };
         conn.up = true;
+        let version = ack.protocol_version.and_then(ProtocolVersion::of);
+        conn.version = version.unwrap_or(ProtocolVersion::V1);
         if let Some(stream) = ack.stream {
             conn.epoch = Some(stream.epoch);
             conn.count = stream.count;
@@ -349,11 +361,14 @@ impl Puppet {
             nonce: push.nonce.decode().try_into().ok()?,
             ciphertext: push.ciphertext.decode(),
         };
-        let plain = self
-            .cast
-            .crypto
-            .open_x1(&me.secret, &context, &sealed)
-            .ok()?;
+        let crypto = &self.cast.crypto;
+        let plain = match Suite::of_message(push.seal.as_deref())? {
+            Suite::X1 => crypto.open_x1(&me.secret, &context, &sealed).ok()?,
+            Suite::Box => {
+                let body = crypto.open_box(&me.secret, &push.sender_pubkey, &sealed);
+                return String::from_utf8(body.ok()?).ok();
+            }
+        };
         let json: serde_json::Value = serde_json::from_slice(&plain).ok()?;
         Some(json.get("body")?.as_str()?.to_owned())
     }
@@ -431,6 +446,10 @@ impl Puppet {
             Down::Closed(close) if close.code == Close::NORMAL => {
                 wait_ms = process.draws.between(1_000, 20_000);
             }
+            // It does without.
+            Down::Closed(close) if FeatureMismatch::of_close(close).is_some() => {
+                self.age.requires = Requires::Nothing;
+            }
             Down::Refused { .. }
             | Down::DialFailed { .. }
             | Down::FeatureMismatch(_)
@@ -442,9 +461,14 @@ impl Puppet {
     }
 
     fn say(&mut self, k: &mut Kernel, id: ConnId, frame: &ClientFrame) {
-        if let Some(process) = &mut self.process {
-            process.shell.send(k, id, encode_client(frame));
-        }
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        let Some(conn) = process.conns.get(&id.0) else {
+            return;
+        };
+        let text = encode_client_in(conn.version, frame);
+        process.shell.send(k, id, text);
     }
 
     /// On its newest connection that is up.
@@ -547,10 +571,7 @@ impl Puppet {
             Some(user) => self.stolen_plan(user),
         };
         let Some(plan) = plan else { return };
-        let crypto = Arc::clone(&self.cast.crypto);
-        let mut link = ClientLink::new(k.clock(self.node), plan, crypto);
-        link.handle_input(k.clock(self.node), client::Input::Connected);
-        let Some(client::Output::Send(hello)) = link.poll_output() else {
+        let Some(hello) = self.hello(k, plan) else {
             return;
         };
         let list = ClientFrame::ListPeers {
@@ -740,6 +761,49 @@ impl Puppet {
         }
     }
 
+    /// Its first hello says a version that is none: nothing of a hello but what proves its speaker
+    /// is signed.
+    fn misspeak(&mut self, k: &mut Kernel) {
+        let Some(hello) = self.hello(k, self.dial_plan()) else {
+            return;
+        };
+        let mut json: serde_json::Value = serde_json::from_slice(&hello).unwrap_or_default();
+        json["protocolVersion"] = serde_json::json!(0);
+        let sock = k.dial(self.node);
+        if let Some(process) = &mut self.process {
+            let texts = vec![Bytes::from(json.to_string())];
+            process.raw.insert(sock.conn, texts);
+        }
+    }
+
+    /// What a link would say first.
+    fn hello(&self, k: &Kernel, plan: DialPlan) -> Option<Bytes> {
+        let crypto = Arc::clone(&self.cast.crypto);
+        let mut link = ClientLink::new(k.clock(self.node), plan, crypto);
+        link.handle_input(k.clock(self.node), client::Input::Connected);
+        match link.poll_output() {
+            Some(client::Output::Send(hello)) => Some(hello),
+            _ => None,
+        }
+    }
+
+    /// Comes back as what it is after its update.
+    fn update(&mut self, k: &mut Kernel) {
+        let updated = self.age.updated();
+        if std::mem::replace(&mut self.age, updated) == updated {
+            return;
+        }
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        k.fault_marks.hit(FaultMark::ClientUpdated);
+        let ids: Vec<u64> = process.conns.keys().copied().collect();
+        for id in ids {
+            let close = Close::new(Close::GOING_AWAY, "updated");
+            process.shell.hang_up(k, ConnId(id), close);
+        }
+    }
+
     fn resend(&mut self, k: &mut Kernel) {
         let unknown: Vec<Send> = self
             .sent
@@ -890,6 +954,9 @@ impl Node for Puppet {
             raw: BTreeMap::new(),
             resend_due: false,
         });
+        if self.age.misspeaks {
+            self.misspeak(k);
+        }
         self.dial(k);
     }
 
@@ -1023,6 +1090,7 @@ impl Node for Puppet {
         self.resend(k);
         self.hang_up_quiet(k);
         self.moderation_heals(k);
+        self.update(k);
         if let Some(process) = &mut self.process {
             let absent = process.conns.is_empty();
             process.wanted = true;

@@ -13,6 +13,7 @@ use bowline_core::store::TxnId;
 use bowline_core::store::{host, mesh};
 use bowline_core::wire::broker::HelloAck;
 use bowline_core::wire::client::Resume;
+use bowline_core::wire::feature::Terms;
 use bowline_core::wire::{BrokerFrame, ClientFrame, Close};
 use bytes::Bytes;
 
@@ -116,6 +117,7 @@ pub enum Record {
         conn: ConnId,
         key: Arc<PeerKey>,
         resume: Option<Resume>,
+        terms: Arc<Terms>,
     },
     Up {
         node: NodeId,
@@ -169,6 +171,10 @@ pub enum Record {
     },
 
     // At a host.
+    /// Its user asked that what has stopped is tried again.
+    TriedAgain {
+        node: NodeId,
+    },
     HostStarted {
         node: NodeId,
     },
@@ -256,6 +262,7 @@ pub enum UserCall {
     Peers,
     /// Uplinks that have stopped are to try again.
     Up,
+    Health,
     /// With a token that nobody has.
     Stranger,
 }

@@ -71,7 +71,7 @@ fn world(plan: &Plan, keep_trace: bool, planted: Planted) -> World {
     let kernel = Kernel::new(random, network, clocks, Trace::new(keep_trace));
     let mesh_stores: Vec<_> = casts.iter().map(|cast| mesh_store(cast)).collect();
     let host_stores: Vec<Shared<host::Image>> = (0..profile.hosts)
-        .map(|host| host_store(&casts, host))
+        .map(|host| host_store(&casts, &profile, host))
         .collect();
 
     let mut nodes: Vec<Box<dyn Node>> = Vec::new();
@@ -186,10 +186,10 @@ fn mesh_store(cast: &Cast) -> Shared<mesh::Image> {
     }))
 }
 
-fn host_store(casts: &[Rc<Cast>], host: usize) -> Shared<host::Image> {
+fn host_store(casts: &[Rc<Cast>], profile: &Profile, host: usize) -> Shared<host::Image> {
     let mut image = host::Image::default();
     for cast in casts {
-        image.apply(&HostNode::joined(cast, host));
+        image.apply(&HostNode::joined(cast, profile, host));
     }
     Rc::new(RefCell::new(Durable {
         image,

@@ -192,6 +192,7 @@ impl User {
             all: false,
         };
         vec![
+            Want::Call(UserCall::Health, self.call(Request::Health)),
             Want::Call(UserCall::Inbox, self.call(inbox)),
             Want::Call(UserCall::Outbox, self.call(outbox)),
             Want::Call(UserCall::Peers, self.call(peers)),
@@ -343,6 +344,7 @@ impl User {
             | UserCall::Outbox
             | UserCall::Peers
             | UserCall::Up
+            | UserCall::Health
             | UserCall::Stranger => Vec::new(),
         }
     }

@@ -242,6 +242,9 @@ impl World {
         if self.judges.len() > 1 {
             self.k.fault_marks.hit(FaultMark::TwoMeshes);
         }
+        if self.plan.profile.ages.has_two_versions() {
+            self.k.fault_marks.hit(FaultMark::TwoVersions);
+        }
         if let Some(first) = self.plan.steps.first() {
             self.k.at(Moment(0).plus_ms(first.at_ms), Event::Step(0));
         }
@@ -664,7 +667,12 @@ impl World {
         self.paused[node] = None;
         self.nodes[node].start(&mut self.k);
         match role {
-            NodeRole::Broker => self.k.record(Record::OwnerStarted { node }),
+            NodeRole::Broker => {
+                if !self.plan.profile.ages.suits(node) {
+                    self.k.fault_marks.hit(FaultMark::BrokerUnsuited);
+                }
+                self.k.record(Record::OwnerStarted { node });
+            }
             NodeRole::Host => self.k.record(Record::HostStarted { node }),
             NodeRole::Client => {}
         }
@@ -889,7 +897,15 @@ impl World {
             self.k.clocks[node].right_wall();
             self.go_on(node);
         }
-        let owner = self.k.network.listener.unwrap_or_default();
+        // Whoever runs it puts back the broker that everybody can work with.
+        let mut owner = self.k.network.listener.unwrap_or_default();
+        if !self.plan.profile.ages.suits(owner) {
+            self.stop_node(owner, true);
+            owner = 1 - owner;
+            // As an owner it starts anew: the stores are not its own any more.
+            self.stop_node(owner, true);
+            self.k.network.listener = Some(owner);
+        }
         for node in 0..self.nodes.len() {
             let broker = self.nodes[node].role() == NodeRole::Broker;
             if broker && node != owner {

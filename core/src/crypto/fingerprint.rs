@@ -2,12 +2,41 @@
 //! its id. It stays on the host: an unkeyed hash in other hands is a dictionary of short bodies.
 //! Form 2, which travels, is [`super::Crypto::fingerprint_on_wire`] of form 1.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::jcs;
 use crate::id::{Fingerprint, MessageId};
 use crate::wire::Priority;
+
+/// How a row's fingerprint is said to a broker: chosen at the row's first time on a wire, and kept
+/// for its life. A broker compares; the same row in two forms would be two messages to it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// As it is: only in an open mesh, and only towards a broker that knows no other.
+    One,
+    Two,
+}
+
+impl Form {
+    /// As features name it.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+        }
+    }
+
+    #[must_use]
+    pub fn of(number: u8) -> Option<Self> {
+        [Self::One, Self::Two]
+            .into_iter()
+            .find(|form| form.number() == number)
+    }
+}
 
 /// What kind of target [`Request::reference`] names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -110,6 +110,8 @@ pub(super) enum Promise {
     },
     /// The row stands: it may go out.
     RowAccepted(OutboxSeq),
+    /// The form of its fingerprint stands: it may go out.
+    FormChosen(OutboxSeq),
     /// The message stands in the inbox: acknowledge it, and if it is new tell who listens.
     Received {
         recipient: Identity,

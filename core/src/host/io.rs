@@ -12,11 +12,13 @@ use crate::link::{DialPlan, Down};
 use crate::store;
 use crate::store::host::{Load, Loaded, Op};
 use crate::wire::broker::HelloAck;
+use crate::wire::feature::Terms;
 use crate::wire::{BrokerFrame, Close};
 
 #[derive(Clone, Debug)]
 pub struct Config {
     pub limits: Limits,
+    pub terms: Terms,
     /// SHA-256 of the token that stands in the daemon's directory.
     pub machine_token_sha256: [u8; 32],
     pub hostname: String,

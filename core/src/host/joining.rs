@@ -22,7 +22,7 @@ use crate::crypto::invite::{InviteTerms, InviteToken, is_slug};
 use crate::crypto::{SecretKey, canonical};
 use crate::id::{MemberId, MeshId, RequestId};
 use crate::limits::{ID_BYTES, IPC_REQUESTS, NAME_BYTES};
-use crate::store::host::MeshRow;
+use crate::store::host::{MeshRow, POLICY_UNKNOWN};
 use crate::store::mesh::MemberRole;
 use crate::wire::decode::cut;
 
@@ -142,7 +142,7 @@ impl Joining {
             request,
             token,
             None,
-            "sealed".into(),
+            POLICY_UNKNOWN.into(),
             display_name,
         );
         Ok(())

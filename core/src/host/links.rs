@@ -3,8 +3,6 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use serde_json::Value;
-
 use super::context::{Identity, Told};
 use super::directory::Change;
 use super::inbox::{Recipient, Taken};
@@ -21,6 +19,7 @@ use crate::link::{DialPlan, Down, SessionIdentity};
 use crate::store::host::{InboxRow, Op, OutboxRow};
 use crate::wire::broker::{HelloAck, Push};
 use crate::wire::client::{About, Group};
+use crate::wire::feature::Features;
 use crate::wire::{Base64Body, BrokerFrame, ClientFrame, Close, Send};
 
 impl Host {
@@ -248,6 +247,12 @@ impl Host {
             let Some(seq) = self.outbox.next(&mut self.ctx, who) else {
                 return;
             };
+            let Some(offered) = self.uplinks.form(who) else {
+                return;
+            };
+            if !self.outbox.choose_form(&mut self.ctx, seq, offered) {
+                continue;
+            }
             let frame = match self.sealed(who, seq) {
                 Ok(frame) => frame,
                 Err(why) => {
@@ -372,7 +377,7 @@ impl Host {
         Ok(ClientFrame::Send(Box::new(Send {
             id: Some(outbox::wire_id(seq)),
             client_message_id: Some(row.client_message_id.clone()),
-            request_fingerprint: Some(row.form_2),
+            request_fingerprint: Some(row.fingerprint()),
             target_spec: alloc::format!("{}", row.target),
             priority: row.priority,
             nonce: Base64Body::encode(&sealed.nonce),
@@ -429,6 +434,8 @@ impl Host {
             session_id,
             about,
             receipts: Some(self.receipts.after(who)),
+            terms: self.ctx.config.terms.clone(),
+            sealed: mesh.row.policy == "sealed",
             // The uplink knows what it saw, and its broker's clock.
             resume: None,
             quiet: false,
@@ -436,16 +443,10 @@ impl Host {
         })
     }
 
-    /// An invite does not say whether the broker may read bodies; the broker does.
+    /// An invite does not say whether the broker may read bodies; the broker does. A mesh that is
+    /// known to be sealed stays so: its link goes on with nobody who says otherwise.
     fn learn_policy(&mut self, mesh: &MeshId, ack: &HelloAck) {
-        let sealing = ack
-            .features
-            .as_ref()
-            .and_then(|features| features.0.get("sealing"));
-        let told = sealing
-            .and_then(|sealing| sealing.get("policy"))
-            .and_then(Value::as_str)
-            .filter(|policy| matches!(*policy, "sealed" | "open"));
+        let told = ack.features.as_ref().and_then(Features::policy);
         let Some(joined) = self.meshes.get_mut(mesh) else {
             return;
         };

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`meshes`], [`sessions`] | whom this host speaks for: names, keys, tokens |
 //! | [`uplink`] | one connection for each of these identities, and when to dial it |
+//! | [`unsuited`] | a broker with which this daemon cannot go on |
 //! | [`accept`], [`outbox`] | from a send to its end |
 //! | [`receipts`], [`explains`], [`ladder`] | what became of it afterwards, and why |
 //! | [`inbox`], [`seen`] | from a push to its acknowledgement, and to its being read |
@@ -44,6 +45,7 @@ mod sealing;
 mod seen;
 mod sessions;
 mod status;
+mod unsuited;
 mod uplink;
 
 #[cfg(test)]
@@ -326,6 +328,10 @@ impl Host {
             }
             Promise::RowAccepted(seq) => {
                 let who = self.outbox.accepted(seq);
+                self.stirred.extend(who);
+            }
+            Promise::FormChosen(seq) => {
+                let who = self.outbox.form_chosen(&mut self.ctx, seq);
                 self.stirred.extend(who);
             }
             Promise::Received {

@@ -21,6 +21,7 @@ use core::time::Duration;
 use super::context::{Context, Identity, Promise, Told, Why, sender_of};
 use super::ladder::{self, Waits};
 use super::sealing::CannotSeal;
+use crate::crypto::fingerprint::Form;
 use crate::dedupe::{Dedupe, Seen};
 use crate::id::{
     ClientMessageId, ConnId, Fingerprint, MeshId, MessageId, OutboxSeq, PubKey, SessionId,
@@ -71,6 +72,8 @@ enum Place {
     Queued,
     /// Head of its lane, may go.
     Ready,
+    /// Head of its lane, waits until its form of fingerprint is durable.
+    Forming,
     /// Head of its lane, waits for its own timer.
     Resting,
     InFlight(ConnId),
@@ -214,6 +217,7 @@ impl Outbox {
                 status: OutboxStatus::Pending,
                 attempts: 0,
                 on_wire: false,
+                form: None,
                 next_attempt_at: None,
                 last_error: None,
                 broker_message_id: None,
@@ -273,6 +277,48 @@ impl Outbox {
             .is_some_and(|entry| entry.may_be_first && !entry.row.state.on_wire)
     }
 
+    /// How the row's fingerprint is said, chosen at its first time on a wire, by what the broker
+    /// there knows. False: it may not leave yet.
+    ///
+    /// Form 1 is durable before it leaves, so that what is recovered without a form left in form 2
+    /// or not at all.
+    pub(super) fn choose_form(&mut self, ctx: &mut Context, seq: OutboxSeq, offered: Form) -> bool {
+        let Some(entry) = self.rows.get_mut(&seq) else {
+            return false;
+        };
+        let state = &mut entry.row.state;
+        match state.form {
+            Some(form) => {
+                if form != offered {
+                    ctx.mark(Mark::FingerprintFormKept);
+                }
+                return true;
+            }
+            None if offered == Form::Two || state.on_wire => return true,
+            None => state.form = Some(Form::One),
+        }
+        ctx.mark(Mark::FingerprintForm1);
+        entry.place = Place::Forming;
+        persist_state(ctx, &entry.row);
+        let who = sender_of(&entry.row);
+        if let Some(sender) = self.senders.get_mut(&who) {
+            sender.ready.remove(&seq);
+        }
+        ctx.promise(Promise::FormChosen(seq));
+        false
+    }
+
+    /// The choice of form 1 is durable. Whose row may go.
+    pub(super) fn form_chosen(&mut self, ctx: &mut Context, seq: OutboxSeq) -> Option<Identity> {
+        let entry = self.rows.get(&seq)?;
+        if entry.place != Place::Forming {
+            return None;
+        }
+        let who = sender_of(&entry.row);
+        self.ready_again(ctx, seq);
+        Some(who)
+    }
+
     pub(super) fn sent(&mut self, ctx: &mut Context, seq: OutboxSeq, conn: ConnId) {
         let Some(entry) = self.rows.get_mut(&seq) else {
             return;
@@ -284,6 +330,7 @@ impl Outbox {
         let written = entry.row.state.clone();
         entry.row.state.status = OutboxStatus::Inflight;
         entry.row.state.on_wire = true;
+        entry.row.state.form.get_or_insert(Form::Two);
         entry.row.state.next_attempt_at = None;
         if written != entry.row.state {
             persist_state(ctx, &entry.row);
@@ -427,11 +474,12 @@ impl Outbox {
         for (seq, entry) in &self.rows {
             let row = &entry.row;
             text += &alloc::format!(
-                "{seq} {:?} {} {} attempts {}\n",
+                "{seq} {:?} {} {} attempts {} form {:?}\n",
                 row.sender,
                 row.client_message_id,
                 row.target,
-                row.state.attempts
+                row.state.attempts,
+                row.state.form
             );
         }
         text
@@ -443,7 +491,7 @@ impl Outbox {
         let row = &entry.row;
         let sender = self.senders.get(&sender_of(row));
         match entry.place {
-            Place::Accepting => return Some(Waits::Disk),
+            Place::Accepting | Place::Forming => return Some(Waits::Disk),
             Place::InFlight(_) | Place::Overdue(_) => return Some(Waits::Acknowledgement),
             Place::Queued => {
                 let lane = sender.and_then(|sender| sender.lanes.get(&lane_of(row)));

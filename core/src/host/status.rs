@@ -7,6 +7,7 @@ use core::fmt::Write;
 use serde_json::{Value, json};
 
 use super::ipc::Answer;
+use super::unsuited::Unsuited;
 use super::{Host, answers};
 use crate::id::PeerKey;
 use crate::mark::Mark;
@@ -103,6 +104,8 @@ impl Host {
                     "name": name,
                     "state": shown.state,
                     "reason": (!shown.reason.is_empty()).then_some(shown.reason),
+                    "mismatch": shown.unsuited.map(Unsuited::to_json),
+                    "next": shown.unsuited.map(Unsuited::next),
                     "since": shown.since.iso8601().to_string(),
                 })
             })

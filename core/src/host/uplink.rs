@@ -22,6 +22,8 @@ use serde_json::Value;
 
 use super::context::{Context, Identity, Why};
 use super::io::{LogLevel, Output};
+use super::unsuited::Unsuited;
+use crate::crypto::fingerprint::Form;
 use crate::id::{ConnId, MeshId, PeerKey};
 use crate::limits::{
     PONG_WITHIN, REDIAL_AFTER_REFUSAL, REDIAL_AFTER_REPLACED, REDIAL_MOST, REPLACED_AT_MOST,
@@ -33,8 +35,9 @@ use crate::mark::Mark;
 use crate::time::{Mono, Wall};
 use crate::wire::broker::{HelloAck, Resumed, StreamAt};
 use crate::wire::client::Resume;
-use crate::wire::feature::RECEIPTS;
-use crate::wire::{ClientFrame, Close, HelloCode, encode_client};
+use crate::wire::feature::{Features, RECEIPTS};
+use crate::wire::version::encode_client_in;
+use crate::wire::{ClientFrame, Close, HelloCode, ProtocolVersion};
 
 /// The dials of a host that starts are spread over this.
 const START_SPREAD: Duration = Duration::from_millis(250);
@@ -64,6 +67,8 @@ struct Uplink {
     /// A clock was corrected and no hello was taken since: the next correction waits its turn.
     corrected: bool,
     reason: String,
+    /// It stopped because the two could not agree.
+    unsuited: Option<Unsuited>,
     since: Wall,
     /// Kicked or banned: nothing of its mesh is dialled for a program that comes, until somebody asks
     /// for it.
@@ -81,6 +86,9 @@ enum State {
     },
     Up {
         conn: ConnId,
+        version: ProtocolVersion,
+        /// How its broker is told fingerprints.
+        form: Form,
         /// Bytes given to the socket's queue, and bytes of them that left it.
         given: u64,
         gone: u64,
@@ -136,6 +144,7 @@ pub(super) struct Shown<'a> {
     pub(super) identity: &'a Identity,
     pub(super) state: &'static str,
     pub(super) reason: &'a str,
+    pub(super) unsuited: Option<&'a Unsuited>,
     pub(super) since: Wall,
 }
 
@@ -161,6 +170,7 @@ impl Uplinks {
             replaced: VecDeque::new(),
             corrected: false,
             reason: String::new(),
+            unsuited: None,
             since: ctx.now.wall,
             put_out: false,
             deaf: false,
@@ -223,14 +233,20 @@ impl Uplinks {
         if !matches!(uplink.state, State::Dialing { .. }) {
             return None;
         }
+        // Its link has judged both: neither side goes on otherwise.
+        let version = ack.protocol_version.and_then(ProtocolVersion::of);
+        let form = ack.features.as_ref().map(Features::fingerprint_form);
         uplink.state = State::Up {
             conn,
+            version: version.unwrap_or(ProtocolVersion::V1),
+            form: form.unwrap_or(Form::Two),
             given: 0,
             gone: 0,
             probe: None,
         };
         uplink.since = ctx.now.wall;
         uplink.reason.clear();
+        uplink.unsuited = None;
         uplink.corrected = false;
         uplink.deaf = false;
         let features = ack.features.as_ref();
@@ -294,6 +310,7 @@ impl Uplinks {
             Verdict::Refused => {
                 ctx.log(LogLevel::Warn, alloc::format!("uplink refused: {reason}"));
                 uplink.stop(ctx, &reason);
+                uplink.unsuited = Unsuited::of(down);
                 ctx.after(Why::Dial(who.clone()), REDIAL_AFTER_REFUSAL);
             }
             Verdict::Out => {
@@ -388,6 +405,14 @@ impl Uplinks {
         Some(at.iso8601().to_string())
     }
 
+    /// How fingerprints are said on its connection.
+    pub(super) fn form(&self, who: &Identity) -> Option<Form> {
+        match self.by_identity.get(who)?.state {
+            State::Up { form, .. } => Some(form),
+            _ => None,
+        }
+    }
+
     /// Up, and with less than half of what may be queued on it.
     pub(super) fn has_room(&self, ctx: &Context, who: &Identity) -> bool {
         match self.by_identity.get(who).map(|uplink| &uplink.state) {
@@ -405,10 +430,16 @@ impl Uplinks {
         who: &Identity,
         frame: &ClientFrame,
     ) -> Option<ConnId> {
-        let State::Up { conn, given, .. } = &mut self.by_identity.get_mut(who)?.state else {
+        let State::Up {
+            conn,
+            version,
+            given,
+            ..
+        } = &mut self.by_identity.get_mut(who)?.state
+        else {
             return None;
         };
-        let frame: Bytes = encode_client(frame);
+        let frame: Bytes = encode_client_in(*version, frame);
         *given += frame.len() as u64;
         ctx.out.push(Output::Send { conn: *conn, frame });
         Some(*conn)
@@ -549,6 +580,7 @@ impl Uplinks {
                 State::Stopped => "stopped",
             },
             reason: &uplink.reason,
+            unsuited: uplink.unsuited.as_ref(),
             since: uplink.since,
         })
     }
@@ -577,6 +609,7 @@ impl Uplinks {
 impl Uplink {
     fn wait(&mut self, ctx: &mut Context, who: &Identity, wait: Duration, reason: &str) {
         self.state = State::Waiting;
+        self.unsuited = None;
         self.reason = reason.into();
         self.since = ctx.now.wall;
         ctx.after(Why::Dial(who.clone()), wait);
@@ -584,6 +617,7 @@ impl Uplink {
 
     fn stop(&mut self, ctx: &Context, reason: &str) {
         self.state = State::Stopped;
+        self.unsuited = None;
         self.reason = reason.into();
         self.since = ctx.now.wall;
     }
@@ -672,6 +706,9 @@ fn retry_after(reason: &str) -> Duration {
 }
 
 fn reason_of(down: &Down) -> String {
+    if let Some(unsuited) = Unsuited::of(down) {
+        return unsuited.reason();
+    }
     match down {
         Down::DialFailed { detail } => alloc::format!("no connection: {detail}"),
         Down::Refused { code, message, .. } => alloc::format!("{code}: {message}"),

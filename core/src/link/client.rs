@@ -14,8 +14,8 @@ use crate::mark::{Mark, Marks};
 use crate::time::{Now, Wall};
 use crate::timers::TimerQueue;
 use crate::wire::broker::{ErrorFrame, HelloAck};
-use crate::wire::feature::Features;
-use crate::wire::{BrokerDecodeError, BrokerFrame, Close, decode_broker, encode_client};
+use crate::wire::feature::{FeatureMismatch, Features};
+use crate::wire::{BrokerDecodeError, BrokerFrame, Close, decode_broker, encode_client, plain};
 
 #[derive(Debug)]
 pub enum Input {
@@ -121,6 +121,12 @@ impl ClientLink {
         let frame = match decode_broker(text) {
             Ok(frame) => frame,
             Err(BrokerDecodeError::Garbage) => return self.garbage(),
+            // Waiting for a better one would only be dialling again, for ever.
+            Err(BrokerDecodeError::Bad { kind, detail })
+                if kind == "hello_ack" && self.stage == Stage::Greeting =>
+            {
+                return self.unsuited(&FeatureMismatch::unreadable_answer(&detail));
+            }
             // What cannot be read is not acknowledged, and what it counted for is missed by the
             // next check of the stream.
             Err(BrokerDecodeError::Bad { .. }) => BrokerFrame::Unknown,
@@ -137,15 +143,31 @@ impl ClientLink {
     }
 
     fn acked(&mut self, now: Now, ack: Box<HelloAck>) {
-        let none = Features::default();
-        if let Err(mismatch) = ack.features.as_ref().unwrap_or(&none).suit_daemon() {
-            let close = mismatch.close();
-            return self.close(close.clone(), Down::FeatureMismatch(close));
+        if let Err(mismatch) = self.judge(&ack) {
+            return self.unsuited(&mismatch);
         }
         self.stage = Stage::Up;
         self.timers.cancel(&Why::Handshake);
         heartbeat::alive(&mut self.timers, now.mono);
         self.outbox.push(Output::Up(ack));
+    }
+
+    /// Who did not ask what its broker can do is told nothing, and judges nothing.
+    fn judge(&self, ack: &HelloAck) -> Result<(), FeatureMismatch> {
+        let terms = &self.plan.terms;
+        if plain::is_plain(&terms.capabilities) {
+            return Ok(());
+        }
+        terms.version.answered(ack.protocol_version)?;
+        let none = Features::default();
+        let features = ack.features.as_ref().unwrap_or(&none);
+        features.suit_daemon(self.plan.sealed)
+    }
+
+    fn unsuited(&mut self, mismatch: &FeatureMismatch) {
+        self.marks.hit(Mark::BrokerUnsuited);
+        let close = mismatch.close();
+        self.close(close.clone(), Down::FeatureMismatch(close));
     }
 
     fn refused(&mut self, error: ErrorFrame) {

@@ -10,8 +10,8 @@ use crate::id::{PeerKey, Role};
 use crate::limits::HELLO_SKEW;
 use crate::time::Wall;
 use crate::wire::client::Offer;
-use crate::wire::feature::{ATTEST1, Capabilities, FEATURES1, PROTOCOL_VERSION};
-use crate::wire::{ClientFrame, HelloCode, MemberHello, SessionHello};
+use crate::wire::feature::{ATTEST1, FEATURES1};
+use crate::wire::{ClientFrame, HelloCode, MemberHello, ProtocolVersion, SessionHello};
 
 /// Why a hello is not taken.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub(super) struct Verifier<'a> {
     pub(super) now: Wall,
     /// Hellos stamped before it may have been seen and forgotten.
     pub(super) started: Wall,
+    /// What a connection with this client goes on in.
+    pub(super) version: ProtocolVersion,
 }
 
 impl Verifier<'_> {
@@ -64,6 +66,7 @@ impl Verifier<'_> {
             session_id: hello.session_id,
             about: hello.about,
             offer: hello.offer,
+            version: self.version,
             timestamp,
             signature: hello.signature,
         })
@@ -97,6 +100,7 @@ impl Verifier<'_> {
             session_id: hello.session_id,
             about: hello.about,
             offer: hello.offer,
+            version: self.version,
             timestamp,
             signature: hello.signature,
         })
@@ -128,12 +132,12 @@ impl Verifier<'_> {
 pub(super) fn sign(plan: &DialPlan, crypto: &dyn Crypto, now: Wall) -> ClientFrame {
     let now = Wall(now.0.saturating_add_signed(plan.clock_offset_ms));
     let offer = Offer {
-        protocol_version: Some(PROTOCOL_VERSION),
-        capabilities: Capabilities::ours(),
+        protocol_version: Some(plan.terms.version.number()),
+        capabilities: plan.terms.capabilities.clone(),
         resume: plan.resume.filter(|_| !plan.quiet),
         quiet: plan.quiet,
         receipts: plan.receipts,
-        ..Offer::default()
+        require: plan.terms.require.clone(),
     };
     match &plan.session {
         None => sign_as_member(plan, offer, crypto, now),
@@ -166,9 +170,13 @@ fn sign_as_session(
 ) -> ClientFrame {
     let parent = crypto.public_key(&plan.member_secret);
     let pubkey = crypto.public_key(&session.secret);
-    let form = Form::Bowline {
-        mesh: plan.mesh.clone(),
-        role: session.role,
+    let form = if plan.terms.capabilities.has(ATTEST1) {
+        Form::Bowline {
+            mesh: plan.mesh.clone(),
+            role: session.role,
+        }
+    } else {
+        Form::Dialect
     };
     let signed = canonical::session_hello(&plan.mesh, &parent, &pubkey, now);
     ClientFrame::SessionHello(Box::new(SessionHello {

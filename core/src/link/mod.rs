@@ -23,8 +23,9 @@ use crate::id::{MemberId, MeshId, PeerKey, PubKey, Role, SessionId, Signature};
 use crate::limits::OWNER_LATE;
 use crate::time::{Mono, Wall};
 use crate::timers::TimerQueue;
-use crate::wire::Close;
 use crate::wire::client::{About, Offer, ReceiptsAfter, Resume};
+use crate::wire::feature::Terms;
+use crate::wire::{Close, ProtocolVersion};
 
 /// A hello whose signatures and times are good. What it may do is the mesh's to decide.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +46,8 @@ pub struct VerifiedHello {
     pub session_id: SessionId,
     pub about: About,
     pub offer: Offer,
+    /// What both sides go on in.
+    pub version: ProtocolVersion,
     pub timestamp: Wall,
     /// Names this hello: the same one twice is a replay.
     pub signature: Signature,
@@ -67,6 +70,9 @@ pub struct DialPlan {
     pub quiet: bool,
     /// The highest receipt that it has durably; `None` asks for none.
     pub receipts: Option<ReceiptsAfter>,
+    pub terms: Terms,
+    /// The mesh is known to be sealed: a broker that says otherwise is not believed.
+    pub sealed: bool,
     /// The broker's clock minus ours, in ms.
     pub clock_offset_ms: i64,
 }

@@ -20,10 +20,11 @@ use crate::mark::{Mark, Marks};
 use crate::time::{Now, Wall};
 use crate::timers::TimerQueue;
 use crate::wire::broker::{Ack, BrokerFrame, ErrorFrame};
-use crate::wire::client::ReqId;
+use crate::wire::client::{Offer, ReqId};
+use crate::wire::version::decode_client_in;
 use crate::wire::{
-    ClientDecodeError, ClientFrame, Close, Code, HelloCode, SendCode, decode_client, encode_broker,
-    plain,
+    ClientDecodeError, ClientFrame, Close, Code, HelloCode, ProtocolVersion, SendCode,
+    decode_client, encode_broker, plain,
 };
 
 #[derive(Debug)]
@@ -64,6 +65,8 @@ pub enum Output {
 pub struct ServerLinkConfig {
     /// The start of this broker.
     pub started: Wall,
+    /// The highest that it speaks.
+    pub version: ProtocolVersion,
 }
 
 pub struct ServerLink {
@@ -93,6 +96,7 @@ enum Stage {
 struct Speaker {
     plain: bool,
     role: Role,
+    version: ProtocolVersion,
 }
 
 #[derive(Default)]
@@ -171,12 +175,21 @@ impl ServerLink {
     }
 
     fn first_text(&mut self, now: Now, text: &[u8]) {
+        let decoded = decode_client(text);
+        let version = match offer_of(&decoded).map(|offer| self.config.version.towards(offer)) {
+            None => ProtocolVersion::V1,
+            Some(Ok(version)) => version,
+            Some(Err(mismatch)) => {
+                self.marks.hit(Mark::VersionRefused);
+                return self.close(mismatch.close());
+            }
+        };
         let verifier = Verifier {
             crypto: &*self.crypto,
             now: now.wall,
             started: self.config.started,
+            version,
         };
-        let decoded = decode_client(text);
         let verified = match decoded {
             Ok(ClientFrame::Hello(hello)) => verifier.member(*hello),
             Ok(ClientFrame::SessionHello(hello)) => verifier.session(*hello),
@@ -196,12 +209,19 @@ impl ServerLink {
 
     fn verified(&mut self, now: Now, hello: VerifiedHello) {
         self.garbage_in_a_row = 0;
+        let version = hello.version.number();
+        let said = hello.offer.protocol_version.unwrap_or(version);
+        let is_plain = plain::is_plain(&hello.offer.capabilities);
+        if !is_plain && (said > version || self.config.version > hello.version) {
+            self.marks.hit(Mark::VersionLowered);
+        }
         self.timers.cancel(&Why::Handshake);
         heartbeat::alive(&mut self.timers, now.mono);
         self.stage = Stage::Held {
             speaker: Speaker {
-                plain: plain::is_plain(&hello.offer.capabilities),
+                plain: is_plain,
                 role: hello.role,
+                version: hello.version,
             },
             held: Held::default(),
         };
@@ -268,7 +288,7 @@ impl ServerLink {
     }
 
     fn attached_text(&mut self, speaker: Speaker, text: &[u8]) {
-        let decoded = decode_client(text);
+        let decoded = decode_client_in(speaker.version, text);
         if decoded != Err(ClientDecodeError::Garbage) {
             self.garbage_in_a_row = 0;
         }
@@ -437,6 +457,14 @@ impl Machine for ServerLink {
 
     fn poll_timeout(&self) -> Option<Timeout<Why>> {
         self.timers.next()
+    }
+}
+
+fn offer_of(decoded: &Result<ClientFrame, ClientDecodeError>) -> Option<&Offer> {
+    match decoded {
+        Ok(ClientFrame::Hello(hello)) => Some(&hello.offer),
+        Ok(ClientFrame::SessionHello(hello)) => Some(&hello.offer),
+        _ => None,
     }
 }
 

@@ -23,8 +23,8 @@ use crate::mark::Mark;
 use crate::time::{Mono, Now, Wall};
 use crate::wire::broker::{HelloAck, MemberProfile};
 use crate::wire::client::{About, Resume};
-use crate::wire::feature::{Features, SEALING};
-use crate::wire::{BrokerFrame, ClientFrame, Close, decode_broker, encode_broker};
+use crate::wire::feature::{Features, SEALING, Terms};
+use crate::wire::{BrokerFrame, ClientFrame, Close, ProtocolVersion, decode_broker, encode_broker};
 
 /// Wall time at `Mono` zero, when the brokers of these tests start.
 const STARTED: Wall = Wall(1_700_000_000_000);
@@ -76,6 +76,8 @@ fn plan(role: Option<Role>) -> DialPlan {
         resume: None,
         quiet: false,
         receipts: None,
+        terms: Terms::default(),
+        sealed: false,
         clock_offset_ms: 0,
     }
 }
@@ -116,7 +118,14 @@ fn text(value: &Value) -> server::Input {
 }
 
 fn server_link() -> ServerLink {
-    ServerLink::new(at(0), ServerLinkConfig { started: STARTED }, crypto())
+    ServerLink::new(at(0), link_config(STARTED), crypto())
+}
+
+fn link_config(started: Wall) -> ServerLinkConfig {
+    ServerLinkConfig {
+        started,
+        version: ProtocolVersion::SPOKEN,
+    }
 }
 
 /// A server link whose mesh took the hello.
@@ -263,8 +272,7 @@ mod hello_at_the_broker {
     #[test]
     fn a_skewed_clock_is_told_the_brokers_time() {
         for (said_at, now) in [(0, 60_001), (60_001, 0)] {
-            let mut link =
-                ServerLink::new(at(now), ServerLinkConfig { started: STARTED }, crypto());
+            let mut link = ServerLink::new(at(now), link_config(STARTED), crypto());
             let hello = hello(plan(None), said_at);
             let (error, close) = refusal(feed(&mut link, now, server::Input::Text(hello)));
             assert_eq!(error["code"], "timestamp_skew");
@@ -294,12 +302,12 @@ mod hello_at_the_broker {
     #[test]
     fn a_hello_from_before_the_start_is_refused() {
         let started = at(10).wall;
-        let mut link = ServerLink::new(at(10), ServerLinkConfig { started }, crypto());
+        let mut link = ServerLink::new(at(10), link_config(started), crypto());
         let early = hello(plan(None), 9);
         let (error, _) = refusal(feed(&mut link, 10, server::Input::Text(early)));
         assert_eq!(error["code"], "timestamp_skew");
 
-        let mut link = ServerLink::new(at(10), ServerLinkConfig { started }, crypto());
+        let mut link = ServerLink::new(at(10), link_config(started), crypto());
         let on_time = hello(plan(None), 10);
         attach(feed(&mut link, 10, server::Input::Text(on_time)));
     }

@@ -23,9 +23,7 @@ use crate::time::{Now, Wall};
 use crate::wire::broker::{ErrorFrame, EventKind, HelloAck, MemberProfile, Resumed, StreamAt};
 use crate::wire::client::{About, Group};
 use crate::wire::encode::encode_broker;
-use crate::wire::feature::{
-    ATTEST1, FEATURES1, Features, LIVE1, PROTOCOL_VERSION, RECEIPTS1, RESUME1, SEAL_X1,
-};
+use crate::wire::feature::{ATTEST1, FEATURES1, Features, LIVE1, RECEIPTS1, RESUME1, SEAL_X1};
 use crate::wire::{BrokerFrame, Close, HelloCode, Status, plain};
 
 impl Mesh {
@@ -36,6 +34,7 @@ impl Mesh {
         };
         let features = self.features();
         if let Err(mismatch) = hello.offer.require.check(&features) {
+            self.marks.hit(Mark::RequireNotMet);
             self.out.push(Output::Close {
                 conn: id,
                 close: mismatch.close(),
@@ -451,7 +450,7 @@ impl Mesh {
     }
 
     fn features(&self) -> Features {
-        Features::of_mesh(&self.config.limits, self.config.open)
+        Features::of_mesh(&self.config.limits, self.config.open).with(&self.config.offered_instead)
     }
 
     /// Not gated: it promises nothing. A hit continues at the client's own count.
@@ -509,7 +508,7 @@ impl Mesh {
                 message_mode: "push".into(),
             },
             services: (hello.role == Role::ControlPlane).then(Vec::new),
-            protocol_version: features1.then_some(PROTOCOL_VERSION),
+            protocol_version: features1.then_some(hello.version.number()),
             features: features1.then_some(features),
             lease_ttl_ms: features1.then(|| {
                 u64::try_from(self.config.limits.lease_grace.as_millis()).unwrap_or(u64::MAX)

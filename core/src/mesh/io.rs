@@ -12,6 +12,7 @@ use crate::link::VerifiedHello;
 use crate::store;
 use crate::store::mesh::{Load, Loaded, Op};
 use crate::time::Wall;
+use crate::wire::feature::Features;
 use crate::wire::{ClientFrame, Close};
 
 #[derive(Clone, Debug)]
@@ -22,6 +23,9 @@ pub struct Config {
     /// The broker may read bodies.
     pub open: bool,
     pub limits: Limits,
+    /// Said in the place of what this broker can do, for tests of what clients make of it: a name
+    /// to parameters, `null` for nothing at all.
+    pub offered_instead: Features,
 }
 
 #[derive(Clone, Debug)]

@@ -17,7 +17,7 @@ use crate::store::mesh::MemberRow;
 use crate::time::{Now, Wall};
 use crate::wire::broker::{HelloAck, MemberProfile};
 use crate::wire::client::ReqId;
-use crate::wire::feature::{Features, PROTOCOL_VERSION};
+use crate::wire::feature::Features;
 use crate::wire::{BrokerFrame, ClientFrame, Close, Code};
 
 impl Mesh {
@@ -69,7 +69,7 @@ impl Mesh {
                 message_mode: "push".into(),
             },
             services: (hello.role == Role::ControlPlane).then(alloc::vec::Vec::new),
-            protocol_version: features1.then_some(PROTOCOL_VERSION),
+            protocol_version: features1.then_some(hello.version.number()),
             features: features1.then_some(features),
             lease_ttl_ms: None,
             stream: None,

@@ -20,8 +20,10 @@ use crate::store::{Owner, Stall, Term, Txn};
 use crate::time::Wall;
 use crate::wire::broker::{Ack, HelloAck, PeerState, PeersList, Push, Resumed};
 use crate::wire::client::{About, ClientAck, Group, Offer, Resume, Send};
-use crate::wire::feature::Capabilities;
-use crate::wire::{Base64Body, BrokerFrame, ClientFrame, Priority, Status, decode_broker};
+use crate::wire::feature::{Capabilities, Features};
+use crate::wire::{
+    Base64Body, BrokerFrame, ClientFrame, Priority, ProtocolVersion, Status, decode_broker,
+};
 
 mod moderation;
 mod quiet;
@@ -300,6 +302,7 @@ fn config(limits: &Limits) -> Config {
         owner_pubkey: PubKey([99; 32]),
         open: false,
         limits: limits.clone(),
+        offered_instead: Features::default(),
     }
 }
 
@@ -336,6 +339,7 @@ fn hello(who: u8, wall: Wall, unique: u8) -> VerifiedHello {
             capabilities: Capabilities::ours(),
             ..Offer::default()
         },
+        version: ProtocolVersion::SPOKEN,
         timestamp: wall,
         signature: Signature([unique; 64]),
     }

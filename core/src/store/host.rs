@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Owner;
 use crate::crypto::SecretKey;
+use crate::crypto::fingerprint::Form;
 use crate::id::{
     ClientMessageId, Fingerprint, InboxSeq, MemberId, MeshId, MessageId, OutboxSeq, PeerKey,
     PubKey, Role, SessionId,
@@ -62,6 +63,9 @@ pub enum Op {
     },
 }
 
+/// Of a mesh that was joined by an invite, until its broker says.
+pub const POLICY_UNKNOWN: &str = "unknown";
+
 /// A mesh that this host's user joined.
 #[derive(Clone, Debug)]
 pub struct MeshRow {
@@ -69,7 +73,7 @@ pub struct MeshRow {
     pub slug: String,
     /// Complete: `ws(s)://host[:port]/ws`.
     pub broker_url: String,
-    /// `sealed` or `open`.
+    /// `sealed`, `open`, or [`POLICY_UNKNOWN`] until its broker says.
     pub policy: String,
     pub display_name: String,
     pub member_id: MemberId,
@@ -169,6 +173,15 @@ impl RungReached {
 }
 
 impl OutboxRow {
+    /// As it is said to a broker.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        match self.state.form {
+            Some(Form::One) => self.form_1,
+            Some(Form::Two) | None => self.form_2,
+        }
+    }
+
     #[must_use]
     pub fn weight(&self) -> usize {
         self.body.len() + self.meta.len() + 512
@@ -182,6 +195,8 @@ pub struct OutboxState {
     pub attempts: u32,
     /// It was on a wire, or may have been: its next send does not say `first`.
     pub on_wire: bool,
+    /// How its fingerprint is said, since its first time on a wire; form 1 is durable before it.
+    pub form: Option<Form>,
     pub next_attempt_at: Option<Wall>,
     pub last_error: Option<String>,
     pub broker_message_id: Option<MessageId>,

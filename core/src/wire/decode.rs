@@ -626,7 +626,7 @@ fn cut_each<'a>(texts: impl IntoIterator<Item = &'a mut String>, most: usize) {
     texts.into_iter().for_each(|text| cut(text, most));
 }
 
-fn id(field: &str, value: Option<&str>) -> Result<(), String> {
+pub(super) fn id(field: &str, value: Option<&str>) -> Result<(), String> {
     match value {
         Some(value) if value.len() > ID_BYTES => Err(too_long(field, ID_BYTES)),
         _ => Ok(()),

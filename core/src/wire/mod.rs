@@ -19,6 +19,7 @@ pub mod receipt;
 mod round_trip;
 mod suite;
 mod target;
+pub mod version;
 
 pub use body::{Base64Body, Nonce};
 pub use broker::BrokerFrame;
@@ -28,6 +29,7 @@ pub use decode::{BrokerDecodeError, ClientDecodeError, decode_broker, decode_cli
 pub use encode::{encode_broker, encode_client, encode_event, encode_event_plain};
 pub use suite::Suite;
 pub use target::{BadTarget, Target};
+pub use version::ProtocolVersion;
 
 use serde::{Deserialize, Serialize};
 

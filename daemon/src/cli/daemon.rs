@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use bowline_broker::exit::Failure;
 use bowline_broker::log;
+use bowline_core::wire::feature::Terms;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -27,15 +28,15 @@ pub(super) fn run(args: &UpArgs, output: Output) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(home, output))?;
+    runtime.block_on(serve(home, args.terms(), output))?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(home: Home, output: Output) -> Result<(), Failure> {
+async fn serve(home: Home, terms: Terms, output: Output) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut process = Process::start(home.clone()).await?;
+    let mut process = Process::start(home.clone(), terms).await?;
     say_ready(&home, output)?;
     loop {
         tokio::select! {

@@ -25,13 +25,28 @@ pub(super) async fn run(output: Output) -> Result<(), Failure> {
         text(&health["outbox"], "open"),
         text(&health["outbox"], "inflight"),
     );
+    let advice: String = health["uplinks"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|uplink| uplink["next"].is_string())
+        .map(|uplink| {
+            format!(
+                "\n{} {} has stopped: {}\n  {}",
+                text(uplink, "mesh"),
+                text(uplink, "name"),
+                text(uplink, "reason"),
+                text(uplink, "next"),
+            )
+        })
+        .collect();
     let human = if uplinks.is_empty() {
         format!(
             "{summary}\nno mesh yet: make one with `bowline mesh create`, or join one with \
              `bowline join LINK`"
         )
     } else {
-        format!("{summary}\n\n{}", uplinks.render())
+        format!("{summary}\n\n{}{advice}", uplinks.render())
     };
     output.say(human, &health)
 }

@@ -4,8 +4,11 @@ use std::env;
 use std::process::Stdio;
 use std::time::Duration;
 
+use bowline_broker::config::parse_version;
 use bowline_broker::exit::{Exit, Failure};
 use bowline_broker::log::LogFormat;
+use bowline_core::wire::ProtocolVersion;
+use bowline_core::wire::feature::Terms;
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -31,6 +34,10 @@ pub(super) struct UpArgs {
 
     #[arg(long, value_enum, default_value_t = LogFormat::Json)]
     pub(super) log_format: LogFormat,
+
+    /// For tests: the highest version of the protocol that is spoken.
+    #[arg(long, hide = true, value_parser = parse_version, default_value = "1")]
+    protocol_version: ProtocolVersion,
 }
 
 impl UpArgs {
@@ -39,6 +46,14 @@ impl UpArgs {
     pub(super) fn foreground(&self) -> bool {
         self.foreground || self.detached
     }
+
+    /// What this daemon says of itself to brokers.
+    pub(super) fn terms(&self) -> Terms {
+        Terms {
+            version: self.protocol_version,
+            ..Terms::default()
+        }
+    }
 }
 
 /// How long a daemon may take to answer: an integrity check of a large database is slow.
@@ -46,7 +61,7 @@ const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 /// How long a daemon may take to stop: what it accepted must become durable.
 const STOPS_WITHIN: Duration = Duration::from_secs(30);
 
-pub(super) async fn run(_args: &UpArgs, output: Output) -> Result<(), Failure> {
+pub(super) async fn run(args: &UpArgs, output: Output) -> Result<(), Failure> {
     let home = home()?;
     let daemon = Daemon::new(&home, None);
     if let Ok(version) = daemon.get("/v1/version").await {
@@ -69,7 +84,7 @@ pub(super) async fn run(_args: &UpArgs, output: Output) -> Result<(), Failure> {
             }),
         );
     }
-    let said = start(&home).await?;
+    let said = start(&home, args.protocol_version).await?;
     daemon.get("/v1/version").await?;
     output.say(
         format!(
@@ -113,9 +128,10 @@ pub(super) async fn down(output: Output) -> Result<(), Failure> {
 }
 
 /// Starts the daemon in a session of its own. Its first line says that it listens, or why not.
-async fn start(home: &Home) -> Result<Value, Failure> {
+async fn start(home: &Home, version: ProtocolVersion) -> Result<Value, Failure> {
     let mut child = Command::new(env::current_exe()?)
-        .args(["up", "--detached", "--json"])
+        .args(["up", "--detached", "--json", "--protocol-version"])
+        .arg(version.number().to_string())
         .env("BOWLINE_HOME", home.dir())
         .current_dir("/")
         .stdin(Stdio::null())

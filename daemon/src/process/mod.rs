@@ -14,6 +14,7 @@ use bowline_broker::exit::{Exit, Failure};
 use bowline_broker::seed;
 use bowline_core::host::io::{Config, Input};
 use bowline_core::limits::Limits;
+use bowline_core::wire::feature::Terms;
 use bowline_io::clock::{Clock, SystemClock};
 use bowline_io::drive::Inputs;
 use bowline_io::net::{Tcp, bind_unix};
@@ -41,7 +42,7 @@ impl Process {
     ///
     /// # Errors
     /// If another daemon holds the home, or its database is not usable.
-    pub async fn start(home: Home) -> Result<Self, Failure> {
+    pub async fn start(home: Home, terms: Terms) -> Result<Self, Failure> {
         let clock = SystemClock;
         let now = clock.now();
         home.prepare()?;
@@ -58,6 +59,7 @@ impl Process {
         let token = home.machine_token(|| Ok(hex(&seed::from_system()?)))?;
         let config = Config {
             limits: Limits::default(),
+            terms,
             machine_token_sha256: Sha256::digest(&token).into(),
             hostname: hostname(),
             version: VERSION,

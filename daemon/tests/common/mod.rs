@@ -20,7 +20,7 @@ pub struct Broker {
     child: Option<Child>,
     pub address: SocketAddr,
     data: PathBuf,
-    limits: Vec<String>,
+    args: Vec<String>,
 }
 
 pub struct Host {
@@ -68,15 +68,21 @@ impl Broker {
 
     /// `limits`: as `--limit` takes them.
     pub fn start_with(dir: &Path, limits: &[&str]) -> Self {
+        let args: Vec<_> = limits.iter().flat_map(|limit| ["--limit", limit]).collect();
+        Self::start_as(dir, &args)
+    }
+
+    /// `args`: as `serve` takes them.
+    pub fn start_as(dir: &Path, args: &[&str]) -> Self {
         let data = dir.join("broker");
-        let limits: Vec<_> = limits.iter().map(|limit| (*limit).to_owned()).collect();
+        let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (child, address) = serve(&data, anywhere, &limits);
+        let (child, address) = serve(&data, anywhere, &args);
         Self {
             child: Some(child),
             address,
             data,
-            limits,
+            args,
         }
     }
 
@@ -89,9 +95,15 @@ impl Broker {
     }
 
     pub fn restart(&mut self) {
-        let (child, address) = serve(&self.data, self.address, &self.limits);
+        let (child, address) = serve(&self.data, self.address, &self.args);
         assert_eq!(address, self.address);
         self.child = Some(child);
+    }
+
+    /// From now on with these.
+    pub fn restart_as(&mut self, args: &[&str]) {
+        self.args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        self.restart();
     }
 }
 
@@ -103,18 +115,27 @@ impl Drop for Broker {
 
 impl Host {
     pub fn start(dir: &Path, name: &str) -> Self {
+        Self::start_with(dir, name, &[])
+    }
+
+    pub fn start_with(dir: &Path, name: &str, args: &[&str]) -> Self {
         let mut host = Self {
             child: None,
             home: dir.join(name),
         };
-        host.restart();
+        host.restart_with(args);
         host
     }
 
     pub fn restart(&mut self) {
+        self.restart_with(&[]);
+    }
+
+    pub fn restart_with(&mut self, args: &[&str]) {
         let mut command = program();
         command
             .args(["up", "--foreground", "--json"])
+            .args(args)
             .env("BOWLINE_HOME", &self.home);
         let (child, said) = first_line(command);
         assert_eq!(said["running"], true, "{said}");
@@ -231,6 +252,12 @@ pub fn two_hosts(dir: &Path) -> (Broker, Host, Host) {
 /// Two hosts in one mesh of this broker.
 pub fn hosts_at(dir: &Path, broker: &Broker) -> (Host, Host) {
     let (north, south) = (Host::start(dir, "north"), Host::start(dir, "south"));
+    join_two(broker, &north, &south);
+    (north, south)
+}
+
+/// A mesh of this broker, with both of them in it.
+pub fn join_two(broker: &Broker, north: &Host, south: &Host) {
     let made = north.run(&[
         "mesh",
         "create",
@@ -245,7 +272,6 @@ pub fn hosts_at(dir: &Path, broker: &Broker) -> (Host, Host) {
     let link = invite.one()["invite"].as_str().expect("a link").to_owned();
     let joined = south.run(&["join", &link, "--name", "south"]);
     assert_eq!(joined.code, 0, "{joined:?}");
-    (north, south)
 }
 
 pub fn run(home: &Path, session: Option<&Path>, args: &[&str]) -> Answer {
@@ -283,15 +309,13 @@ pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-fn serve(data: &Path, listen: SocketAddr, limits: &[String]) -> (Child, SocketAddr) {
+fn serve(data: &Path, listen: SocketAddr, args: &[String]) -> (Child, SocketAddr) {
     let mut command = program();
     command
         .args(["broker", "serve", "--json", "--listen", &listen.to_string()])
         .arg("--data")
-        .arg(data);
-    for limit in limits {
-        command.args(["--limit", limit]);
-    }
+        .arg(data)
+        .args(args);
     let (child, said) = first_line(command);
     let address = said["listening"].as_str().expect("its address");
     (child, address.parse().expect("an address"))

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use bowline_core::crypto::fingerprint::Form;
 use bowline_core::id::{InboxSeq, MeshId, OutboxSeq, PeerKey};
 use bowline_core::store::host::{
     DirectoryRow, InboxContent, InboxRow, Load, Loaded, MeshRow, MessageName, Op, OutboxRow,
@@ -57,6 +58,10 @@ pub(super) const KIND: Kind = Kind {
         Migration {
             name: "0003_suites",
             sql: include_str!("../../../migrations/daemon/0003_suites.sql"),
+        },
+        Migration {
+            name: "0004_fingerprint_form",
+            sql: include_str!("../../../migrations/daemon/0004_fingerprint_form.sql"),
         },
     ],
 };
@@ -615,6 +620,7 @@ fn set_outbox_state(db: &Connection, seq: OutboxSeq, state: &OutboxState) -> rus
         status,
         attempts,
         on_wire,
+        form,
         next_attempt_at,
         last_error,
         broker_message_id,
@@ -622,7 +628,7 @@ fn set_outbox_state(db: &Connection, seq: OutboxSeq, state: &OutboxState) -> rus
     } = state;
     db.prepare_cached(
         "UPDATE outbox SET status = ?2, attempts = ?3, on_wire = ?4, next_attempt_at = ?5,
-             last_error = ?6, broker_message_id = ?7, settled_at = ?8
+             last_error = ?6, broker_message_id = ?7, settled_at = ?8, form = ?9
          WHERE seq = ?1",
     )?
     .execute(params![
@@ -634,13 +640,14 @@ fn set_outbox_state(db: &Connection, seq: OutboxSeq, state: &OutboxState) -> rus
         last_error,
         broker_message_id.as_ref().map(|id| id.as_str()),
         settled_at.map(wall),
+        form.map(Form::number),
     ])
     .map(drop)
 }
 
 const OUTBOX: &str = "seq, mesh, sender, session, client_message_id, form_1, form_2, \"to\", \
      target, priority, reply_to, meta, body, accepted_at, status, attempts, on_wire, \
-     next_attempt_at, last_error, broker_message_id, settled_at";
+     next_attempt_at, last_error, broker_message_id, settled_at, form";
 
 fn get_outbox(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {
     Ok(OutboxRow {
@@ -662,6 +669,7 @@ fn get_outbox(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {
             status: get_named(row, 14, STATUSES, OutboxStatus::as_str)?,
             attempts: row.get(15)?,
             on_wire: row.get(16)?,
+            form: get_form(row, 21)?,
             next_attempt_at: get_wall_if_any(row, 17)?,
             last_error: row.get(18)?,
             broker_message_id: get_id_if_any(row, 19)?,
@@ -669,6 +677,16 @@ fn get_outbox(row: &Row<'_>) -> rusqlite::Result<OutboxRow> {
         },
         rungs: Vec::new(),
     })
+}
+
+fn get_form(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Form>> {
+    let Some(number) = row.get::<_, Option<u8>>(at)? else {
+        return Ok(None);
+    };
+    match Form::of(number) {
+        Some(form) => Ok(Some(form)),
+        None => Err(rusqlite::Error::IntegralValueOutOfRange(at, number.into())),
+    }
 }
 
 fn get_rung(row: &Row<'_>) -> rusqlite::Result<RungReached> {

@@ -263,6 +263,7 @@ fn state(status: OutboxStatus, settled_at: Option<Wall>) -> OutboxState {
         status,
         attempts: 1,
         on_wire: true,
+        form: None,
         next_attempt_at: None,
         last_error: None,
         broker_message_id: None,

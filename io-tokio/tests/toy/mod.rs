@@ -10,7 +10,7 @@ use bowline_core::link::{Down, VerifiedHello, client, server};
 use bowline_core::machine::{Machine, Outbox, Timeout};
 use bowline_core::time::{Mono, Now, Wall};
 use bowline_core::wire::client::{About, Offer};
-use bowline_core::wire::{ClientFrame, Close};
+use bowline_core::wire::{ClientFrame, Close, ProtocolVersion};
 use bowline_io::clock::{Clock, SystemClock};
 use bowline_io::http::{self, Body, ConnInfo, ServerConfig};
 use bowline_io::net::Tcp;
@@ -100,6 +100,7 @@ fn hello() -> Box<VerifiedHello> {
         session_id: SessionId::from("session"),
         about: About::default(),
         offer: Offer::default(),
+        version: ProtocolVersion::V1,
         timestamp: Wall(0),
         signature: Signature([0; 64]),
     })

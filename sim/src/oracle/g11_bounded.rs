@@ -34,7 +34,10 @@ impl Oracle for Bounded {
             } => {
                 // Deliveries are paced by half of it, so that there is room for what is live.
                 let paced = view.limits.queued_bytes / 2 + HEADS_BYTES;
-                if frame.starts_with(b"{\"type\":\"push\"") && *queued_bytes > paced {
+                // Live events to whoever does not know `event` are pushes too, and no deliveries.
+                let is_event = frame.starts_with(b"{\"type\":\"push\",\"subtype\":\"system\"");
+                let is_delivery = frame.starts_with(b"{\"type\":\"push\"") && !is_event;
+                if is_delivery && *queued_bytes > paced {
                     return Err(format!(
                         "a delivery is pushed behind {queued_bytes} bytes, and at most {paced}"
                     ));

@@ -9,6 +9,7 @@ use bowline_core::id::{Epoch, PeerKey, PubKey};
 use bowline_core::wire::BrokerFrame;
 use bowline_core::wire::broker::{Event, EventKind, Resumed};
 use bowline_core::wire::client::Resume;
+use bowline_core::wire::feature::RESUME1;
 
 use super::{Oracle, View};
 use crate::clock::Moment;
@@ -17,7 +18,7 @@ use crate::record::Record;
 
 #[derive(Default)]
 pub struct SilentReconnect {
-    asked: BTreeMap<(NodeId, u64), Option<Resume>>,
+    asked: BTreeMap<(NodeId, u64), Asked>,
     conns: BTreeMap<(NodeId, u64), Conn>,
     /// Per observer.
     streams: BTreeMap<Arc<PeerKey>, Stream>,
@@ -25,6 +26,13 @@ pub struct SilentReconnect {
     tags: BTreeMap<(Arc<PeerKey>, u64), Tag>,
     /// Nodes that were told a wrong count on purpose: for them no count proves anything.
     lied: BTreeSet<NodeId>,
+}
+
+#[derive(Default)]
+struct Asked {
+    resume: Option<Resume>,
+    /// What it is told is not counted.
+    counts_nothing: bool,
 }
 
 struct Conn {
@@ -62,9 +70,17 @@ impl Oracle for SilentReconnect {
     fn see(&mut self, at: Moment, record: &Record, view: &View) -> Result<(), String> {
         match record {
             Record::Dialled {
-                node, conn, resume, ..
+                node,
+                conn,
+                resume,
+                terms,
+                ..
             } => {
-                self.asked.insert((*node, conn.0), *resume);
+                let asked = Asked {
+                    resume: *resume,
+                    counts_nothing: !terms.capabilities.has(RESUME1),
+                };
+                self.asked.insert((*node, conn.0), asked);
                 Ok(())
             }
             Record::Up {
@@ -73,7 +89,17 @@ impl Oracle for SilentReconnect {
                 key,
                 ack,
             } => {
-                let asked = self.asked.remove(&(*node, conn.0)).flatten();
+                let asked = self.asked.remove(&(*node, conn.0)).unwrap_or_default();
+                if asked.counts_nothing {
+                    // Of its former self, if it was one that counted, nothing goes on.
+                    self.streams.remove(key);
+                    let told = ack.stream.is_some() || ack.resumed.is_some();
+                    return match told {
+                        true => Err(format!("{key} did not offer resume1 and got a stream")),
+                        false => Ok(()),
+                    };
+                }
+                let asked = asked.resume;
                 let (Some(stream), Some(resumed)) = (ack.stream, ack.resumed) else {
                     return Err(format!("{key} offered resume1 and got no stream"));
                 };

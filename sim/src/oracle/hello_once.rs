@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bowline_core::id::Signature;
+use bowline_core::wire::plain;
 
 use super::{Oracle, View};
 use crate::clock::Moment;
@@ -11,6 +12,9 @@ use crate::record::Record;
 #[derive(Default)]
 pub struct HelloOnce {
     taken: BTreeSet<Signature>,
+    /// Of plain clients, by this owner: one of theirs that is ahead of its clock is taken, and can
+    /// be taken again behind a restart.
+    taken_of_plain: BTreeSet<Signature>,
 }
 
 impl Oracle for HelloOnce {
@@ -19,12 +23,20 @@ impl Oracle for HelloOnce {
     }
 
     fn see(&mut self, _: Moment, record: &Record, _: &View) -> Result<(), String> {
+        if matches!(record, Record::OwnerStarted { .. }) {
+            self.taken_of_plain.clear();
+        }
         let (Record::Attached { peer, hello, .. } | Record::QuietAttached { peer, hello, .. }) =
             record
         else {
             return Ok(());
         };
-        if self.taken.insert(hello.signature) {
+        let taken = if plain::is_plain(&hello.offer.capabilities) {
+            &mut self.taken_of_plain
+        } else {
+            &mut self.taken
+        };
+        if taken.insert(hello.signature) {
             return Ok(());
         }
         Err(format!("a hello of {peer} was taken twice"))

@@ -4,6 +4,7 @@
 pub mod g10_attribution;
 pub mod g11_bounded;
 pub mod g12_liveness;
+pub mod g13_forms;
 pub mod g13_privacy;
 pub mod g14_at_the_sender;
 pub mod g14_truthful;
@@ -26,9 +27,11 @@ pub mod no_error_log;
 pub mod owed_is_pushed;
 pub mod quiet_hello;
 pub mod registration_stays;
+pub mod terms_kept;
 #[cfg(test)]
 mod testing;
 mod truth;
+pub mod unsuited_stops;
 pub mod waiting_is_no_attempt;
 
 use std::rc::Rc;
@@ -132,6 +135,7 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::<g9_scoping::Scoping>::default(),
         Box::<g10_attribution::Attribution>::default(),
         Box::<g11_bounded::Bounded>::default(),
+        Box::<g13_forms::Forms>::default(),
         Box::<g13_privacy::Privacy>::default(),
         Box::<g14_at_the_sender::AtTheSender>::default(),
         Box::<g14_truthful::Truthful>::default(),
@@ -142,6 +146,8 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::<owed_is_pushed::OwedIsPushed>::default(),
         Box::<quiet_hello::QuietHello>::default(),
         Box::<registration_stays::RegistrationStays>::default(),
+        Box::<terms_kept::TermsKept>::default(),
+        Box::<unsuited_stops::UnsuitedStops>::default(),
         Box::<waiting_is_no_attempt::WaitingIsNoAttempt>::default(),
     ]
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bowline_core::id::{ConnId, MessageId, MessageSeq, PeerKey};
 use bowline_core::store::mesh::Op;
+use bowline_core::wire::feature::SEAL_X1;
 use bowline_core::wire::{BrokerFrame, Priority, decode_broker};
 
 use super::{Oracle, View};
@@ -38,6 +39,8 @@ struct Here {
     conns: BTreeSet<ConnId>,
     /// Pushed and not settled, on which connection.
     under_way: BTreeMap<MessageId, ConnId>,
+    /// Its newest connection takes what is sealed today.
+    opens: bool,
     /// Since when nothing of it changed.
     since: Moment,
 }
@@ -68,13 +71,18 @@ impl Oracle for OwedIsPushed {
             }
             Record::MeshCommitted { ops, .. } => ops.iter().for_each(|op| self.committed(at, op)),
             Record::Attached {
-                node, conn, peer, ..
+                node,
+                conn,
+                peer,
+                hello,
             } if *node == self.owner => {
                 let here = self.here.entry(Arc::clone(peer)).or_insert(Here {
                     conns: BTreeSet::new(),
                     under_way: BTreeMap::new(),
+                    opens: false,
                     since: at,
                 });
+                here.opens = hello.offer.capabilities.has(SEAL_X1);
                 here.conns.insert(*conn);
                 here.since = at;
             }
@@ -168,7 +176,7 @@ impl OwedIsPushed {
             let Some(owed) = self.owed.get(&**peer).filter(|owed| !owed.is_empty()) else {
                 continue;
             };
-            if !here.under_way.is_empty() {
+            if !here.under_way.is_empty() || !here.opens {
                 continue;
             }
             for (seq, (_, owed_since)) in owed {

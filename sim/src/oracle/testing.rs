@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bowline_core::host::io::SseEvent;
 use bowline_core::id::{
     ClientMessageId, ConnId, Epoch, Fingerprint, InboxSeq, MemberId, MeshId, MessageId, MessageSeq,
-    PeerKey, PresenceId, PubKey, ReceiptNumber, Role, SessionId, Signature, SubscriberId,
+    OutboxSeq, PeerKey, PresenceId, PubKey, ReceiptNumber, Role, SessionId, Signature,
+    SubscriberId,
 };
 use bowline_core::link::{Down, VerifiedHello};
 use bowline_core::store::TxnId;
@@ -16,9 +17,12 @@ use bowline_core::time::Wall;
 use bowline_core::wire::broker::{
     Ack, Event, EventData, EventKind, HelloAck, MemberProfile, Push, Resumed, StreamAt,
 };
-use bowline_core::wire::client::{About, Offer, Profile as PeerProfile, Resume};
+use bowline_core::wire::client::{About, Offer, Profile as PeerProfile, Resume, Send};
+use bowline_core::wire::feature::{Capabilities, Terms};
 use bowline_core::wire::receipt::Rung;
-use bowline_core::wire::{Base64Body, BrokerFrame, Close, Priority, Suite, encode_broker};
+use bowline_core::wire::{
+    Base64Body, BrokerFrame, ClientFrame, Close, Priority, ProtocolVersion, Suite, encode_broker,
+};
 
 use super::{Oracle, View};
 use crate::cast::Cast;
@@ -89,7 +93,11 @@ pub fn attached_by(peer: u8, conn: u64, hello: u8) -> Record {
             attestation: None,
             session_id: SessionId::from("s"),
             about: About::default(),
-            offer: Offer::default(),
+            offer: Offer {
+                capabilities: Capabilities::ours(),
+                ..Offer::default()
+            },
+            version: ProtocolVersion::V1,
             timestamp: Wall(0),
             signature: Signature([hello; 64]),
         }),
@@ -214,6 +222,7 @@ pub fn dialled(peer: u8, conn: u64, epoch: u8, count: u64) -> Record {
             epoch: Epoch([epoch; 16]),
             count,
         }),
+        terms: Arc::new(Terms::default()),
     }
 }
 
@@ -371,4 +380,57 @@ pub fn told_event(user: usize, stream: u64, event: &'static str, data: String) -
             data: data.into(),
         },
     }
+}
+
+/// A row of host 2, with a fingerprint of ones and one of twos.
+pub fn outbox_put(seq: u64) -> Record {
+    let row = host::OutboxRow {
+        seq: OutboxSeq(seq),
+        mesh: MeshId::from("m"),
+        sender: PeerKey::Session(pubkey(1)),
+        session: None,
+        client_message_id: ClientMessageId::from("a"),
+        form_1: Fingerprint([1; 32]),
+        form_2: Fingerprint([2; 32]),
+        to: "n".into(),
+        target: pubkey(2),
+        priority: Priority::Now,
+        reply_to: None,
+        meta: String::new(),
+        body: "b".into(),
+        accepted_at: Wall(0),
+        rungs: Vec::new(),
+        state: host::OutboxState {
+            status: host::OutboxStatus::Pending,
+            attempts: 0,
+            on_wire: false,
+            form: None,
+            next_attempt_at: None,
+            last_error: None,
+            broker_message_id: None,
+            settled_at: None,
+        },
+    };
+    Record::HostCommitted {
+        node: 2,
+        txn: TxnId(1),
+        ops: vec![host::Op::OutboxPut(Box::new(row))],
+    }
+}
+
+pub fn send_frame(fingerprint: Fingerprint) -> ClientFrame {
+    ClientFrame::Send(Box::new(Send {
+        id: Some("o1".into()),
+        client_message_id: Some(ClientMessageId::from("a")),
+        request_fingerprint: Some(fingerprint),
+        target_spec: pubkey(2).to_string(),
+        priority: Priority::Now,
+        nonce: Base64Body::encode(&[0; 24]),
+        ciphertext: Base64Body::encode(b"sealed"),
+        mentions: Vec::new(),
+        reply_to_id: None,
+        body_version: None,
+        first: false,
+        seal: Some("x1".into()),
+    }))
 }

@@ -83,6 +83,7 @@ mod tests {
                     status: OutboxStatus::Pending,
                     attempts,
                     on_wire: false,
+                    form: None,
                     next_attempt_at: None,
                     last_error: None,
                     broker_message_id: None,

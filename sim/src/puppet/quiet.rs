@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bowline_core::id::{ClientMessageId, ConnId, Role};
 use bowline_core::link::{DialPlan, SessionIdentity};
 use bowline_core::wire::client::{ReqId, Send};
+use bowline_core::wire::feature::Terms;
 use bowline_core::wire::{BrokerFrame, ClientFrame, Close, Priority, encode_client};
 
 use super::{Outgoing, Puppet, SendState, WAKE_QUIET, fingerprint};
@@ -98,6 +99,8 @@ impl Puppet {
         let me = self.me();
         let mut plan = DialPlan {
             quiet: true,
+            // Plain clients know of no such hello.
+            terms: Terms::default(),
             ..self.dial_plan()
         };
         let mut key = Arc::clone(&me.key);

@@ -13,6 +13,7 @@ use bowline_broker as broker;
 use bowline_core::host::io::Config;
 use bowline_core::limits::Limits;
 use bowline_core::time::{Now, Wall};
+use bowline_core::wire::feature::Terms;
 use bowline_daemon::process as daemon;
 use bowline_io::clock::{Clock, RuntimeClock};
 use bowline_io::http::Peer;
@@ -269,6 +270,7 @@ async fn run_daemon(
     let socket = Socket::bind().await?;
     let config = Config {
         limits,
+        terms: Terms::default(),
         machine_token_sha256: Sha256::digest(host).into(),
         hostname: host.to_owned(),
         version: daemon::VERSION,

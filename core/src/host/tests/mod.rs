@@ -43,7 +43,7 @@ use crate::store::{Event, Owner, Stall, Term, Txn, TxnId};
 use crate::time::{Mono, Now, Wall};
 use crate::wire::broker::{Ack, HelloAck, MemberProfile, Push, Resumed, StreamAt};
 use crate::wire::client::Resume;
-use crate::wire::feature::Features;
+use crate::wire::feature::{Features, Terms};
 use crate::wire::receipt::{Receipt, Rung};
 use crate::wire::{Base64Body, BrokerFrame, ClientFrame, Close, Priority, Send, decode_client};
 
@@ -108,6 +108,7 @@ impl Bench {
         };
         let config = Config {
             limits: limits.clone(),
+            terms: Terms::default(),
             machine_token_sha256: token_hash(MACHINE_TOKEN),
             hostname: "testhost".into(),
             version: "0.0.0",

@@ -1,6 +1,7 @@
 //! A host: conformance with [`Image`].
 
 use bowline_core::crypto::SecretKey;
+use bowline_core::crypto::fingerprint::Form;
 use bowline_core::id::{InboxSeq, MeshId, OutboxSeq, Role};
 use bowline_core::store::host::{
     DirectoryRow, Image, InboxContent, InboxFilter, InboxRow, Load, MeshRow, MessageName, Op,
@@ -206,6 +207,7 @@ fn draw_state(draw: &mut Draw) -> OutboxState {
         status: draw_status(draw),
         attempts: draw.below(30) as u32,
         on_wire: draw.coin(),
+        form: draw.some(|draw| if draw.coin() { Form::One } else { Form::Two }),
         next_attempt_at: draw.some(Draw::wall),
         last_error: draw.some(Draw::text),
         broker_message_id: draw.some(|draw| draw.id("message", 99)),
