@@ -109,6 +109,11 @@ impl MeshHandle {
         lock(&self.conns).remove(&conn);
     }
 
+    /// Inputs of connections that the machine has not come to.
+    pub(crate) fn inputs_waiting(&self) -> usize {
+        self.inputs.waiting()
+    }
+
     pub(crate) async fn offer(&self, input: Input) {
         // A machine that has ended took its process with it, or is about to.
         let _ended = self.inputs.offer(input).await;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bowline_core::id::LoadId;
 use bowline_core::machine::{Machine, Timeout};
-use bowline_core::mesh::{Mesh, Output, Stats};
+use bowline_core::mesh::{Census, Mesh, Output, Stats};
 use bowline_core::store::mesh::{Load, Loaded, Op};
 use bowline_core::store::{Event, Txn, TxnId};
 use bowline_core::time::{Mono, Now};
@@ -21,8 +21,10 @@ use crate::meshes::MeshHandle;
 pub(crate) struct Observed {
     mesh: Mesh,
     gauges: Arc<Gauges>,
-    /// When those in grace were last counted: it takes a look at every peer.
-    counted_at: Option<Mono>,
+    census: Census,
+    census_at: Mono,
+    /// Something happened since the census was taken.
+    is_stale: bool,
     now: Mono,
 }
 
@@ -33,21 +35,25 @@ pub(crate) struct Gauges(Mutex<Reading>);
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Reading {
     pub(crate) stats: Stats,
+    pub(crate) census: Census,
     pub(crate) present: usize,
-    pub(crate) in_grace: usize,
     pub(crate) connections: usize,
     pub(crate) quiet: usize,
+    pub(crate) unpersisted: usize,
     pub(crate) ready: bool,
 }
 
-const GRACE_COUNTED_EVERY: Duration = Duration::from_secs(1);
+/// A census takes a look at every peer: no more often than this, and no later after a change.
+const CENSUS_EVERY: Duration = Duration::from_secs(1);
 
 impl Observed {
     pub(crate) fn new(mesh: Mesh, gauges: Arc<Gauges>) -> Self {
         let mut observed = Self {
+            census: mesh.census(),
             mesh,
             gauges,
-            counted_at: None,
+            census_at: Mono::ZERO,
+            is_stale: false,
             now: Mono::ZERO,
         };
         observed.publish();
@@ -55,35 +61,48 @@ impl Observed {
     }
 
     fn publish(&mut self) {
-        let mut reading = self.gauges.0.lock().unwrap_or_else(PoisonError::into_inner);
-        reading.stats = *self.mesh.stats();
-        reading.present = self.mesh.present_peers();
-        reading.connections = self.mesh.connections();
-        reading.quiet = self.mesh.quiet_connections();
-        reading.ready = self.mesh.is_ready();
-        let stale = self
-            .counted_at
-            .is_none_or(|at| self.now.since(at) >= GRACE_COUNTED_EVERY);
-        if stale {
-            reading.in_grace = self.mesh.peers_in_grace();
-            self.counted_at = Some(self.now);
+        if self.is_stale && self.now >= self.census_due() {
+            self.census = self.mesh.census();
+            self.census_at = self.now;
+            self.is_stale = false;
         }
+        let mut reading = self.gauges.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *reading = Reading {
+            stats: *self.mesh.stats(),
+            census: self.census,
+            present: self.mesh.present_peers(),
+            connections: self.mesh.connections(),
+            quiet: self.mesh.quiet_connections(),
+            unpersisted: self.mesh.unpersisted(),
+            ready: self.mesh.is_ready(),
+        };
+    }
+
+    fn census_due(&self) -> Mono {
+        self.census_at + CENSUS_EVERY
     }
 }
 
 impl Machine for Observed {
     type Input = <Mesh as Machine>::Input;
     type Output = Output;
-    type Why = <Mesh as Machine>::Why;
+    /// `None`: a census is due.
+    type Why = Option<<Mesh as Machine>::Why>;
 
     fn handle_input(&mut self, now: Now, input: Self::Input) {
         self.now = now.mono;
+        self.is_stale = true;
         self.mesh.handle_input(now, input);
     }
 
     fn handle_timeout(&mut self, now: Now) {
         self.now = now.mono;
-        self.mesh.handle_timeout(now);
+        let of_mesh = self.mesh.poll_timeout();
+        if of_mesh.is_some_and(|timeout| timeout.at <= now.mono) {
+            self.is_stale = true;
+            self.mesh.handle_timeout(now);
+        }
+        // A census that is due is taken when the outputs are drained.
     }
 
     fn poll_output(&mut self) -> Option<Output> {
@@ -95,7 +114,18 @@ impl Machine for Observed {
     }
 
     fn poll_timeout(&self) -> Option<Timeout<Self::Why>> {
-        self.mesh.poll_timeout()
+        let of_mesh = self.mesh.poll_timeout().map(|timeout| Timeout {
+            at: timeout.at,
+            why: Some(timeout.why),
+        });
+        let census = self.is_stale.then(|| Timeout {
+            at: self.census_due(),
+            why: None,
+        });
+        of_mesh
+            .into_iter()
+            .chain(census)
+            .min_by_key(|timeout| timeout.at)
     }
 }
 
@@ -217,20 +247,31 @@ impl Histogram {
     }
 }
 
+/// One mesh as `/metrics` shows it.
+struct Shown<'a> {
+    slug: &'a str,
+    reading: Reading,
+    inputs_waiting: usize,
+}
+
 /// The text format of Prometheus, version 0.0.4.
 pub(crate) fn render(meshes: &[Arc<MeshHandle>], connections: usize, commits: &Commits) -> String {
-    let readings: Vec<_> = meshes
+    let shown: Vec<_> = meshes
         .iter()
-        .map(|mesh| (mesh.slug.as_str(), mesh.gauges.read()))
+        .map(|mesh| Shown {
+            slug: mesh.slug.as_str(),
+            reading: mesh.gauges.read(),
+            inputs_waiting: mesh.inputs_waiting(),
+        })
         .collect();
     let mut text = String::new();
-    write_all(&mut text, &readings, connections, commits).expect("a string takes everything");
+    write_all(&mut text, &shown, connections, commits).expect("a string takes everything");
     text
 }
 
 fn write_all(
     text: &mut String,
-    meshes: &[(&str, Reading)],
+    meshes: &[Shown<'_>],
     connections: usize,
     commits: &Commits,
 ) -> fmt::Result {
@@ -245,24 +286,41 @@ fn write_all(
         text,
         "# HELP {leases} Peers whose lease stands.\n# TYPE {leases} gauge"
     )?;
-    for (slug, reading) in meshes {
-        let live = reading.present.saturating_sub(reading.in_grace);
+    for Shown { slug, reading, .. } in meshes {
+        let grace = reading.census.in_grace;
+        let live = reading.present.saturating_sub(grace);
         writeln!(text, "{leases}{{mesh=\"{slug}\",state=\"live\"}} {live}")?;
-        let grace = reading.in_grace;
         writeln!(text, "{leases}{{mesh=\"{slug}\",state=\"grace\"}} {grace}")?;
+    }
+    let transitions = "bowline_broker_lease_transitions_total";
+    writeln!(
+        text,
+        "# HELP {transitions} What became of leases.\n# TYPE {transitions} counter"
+    )?;
+    for Shown { slug, reading, .. } in meshes {
+        let stats = &reading.stats;
+        for (to, count) in [
+            ("joined", stats.joins),
+            ("grace", stats.graces),
+            ("reattached", stats.reattaches),
+            ("left", stats.leaves),
+        ] {
+            writeln!(text, "{transitions}{{mesh=\"{slug}\",to=\"{to}\"}} {count}")?;
+        }
     }
     for (name, kind, help, value) in FAMILIES {
         writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}")?;
-        for (slug, reading) in meshes {
-            writeln!(text, "{name}{{mesh=\"{slug}\"}} {}", value(reading))?;
+        for shown in meshes {
+            let slug = shown.slug;
+            writeln!(text, "{name}{{mesh=\"{slug}\"}} {}", value(shown))?;
         }
     }
     let refusals = "bowline_broker_refusals_total";
     writeln!(
         text,
-        "# HELP {refusals} Sends refused, by code.\n# TYPE {refusals} counter"
+        "# HELP {refusals} Sends refused by the mesh, by code.\n# TYPE {refusals} counter"
     )?;
-    for (slug, reading) in meshes {
+    for Shown { slug, reading, .. } in meshes {
         for (code, count) in SendCode::ALL.iter().zip(reading.stats.refusals) {
             let code = code.as_str();
             writeln!(
@@ -289,129 +347,183 @@ type Family = (
     &'static str,
     &'static str,
     &'static str,
-    fn(&Reading) -> u64,
+    fn(&Shown<'_>) -> u64,
 );
 
-const FAMILIES: [Family; 20] = [
+const FAMILIES: [Family; 29] = [
     (
         "bowline_broker_mesh_connections",
         "gauge",
         "Connections attached to the mesh.",
-        |r| r.connections as u64,
-    ),
-    (
-        "bowline_broker_ready",
-        "gauge",
-        "1 while the store takes writes.",
-        |r| u64::from(r.ready),
-    ),
-    (
-        "bowline_broker_accepts_total",
-        "counter",
-        "Messages accepted.",
-        |r| r.stats.accepts,
-    ),
-    (
-        "bowline_broker_duplicates_total",
-        "counter",
-        "Sends that had been accepted before.",
-        |r| r.stats.duplicates,
-    ),
-    (
-        "bowline_broker_deliveries_total",
-        "counter",
-        "Pushes sent, repeats included.",
-        |r| r.stats.pushes,
-    ),
-    (
-        "bowline_broker_redeliveries_total",
-        "counter",
-        "Pushes sent again.",
-        |r| r.stats.redeliveries,
-    ),
-    (
-        "bowline_broker_acknowledgements_total",
-        "counter",
-        "Deliveries settled by their recipient.",
-        |r| r.stats.acknowledgements,
-    ),
-    (
-        "bowline_broker_joins_total",
-        "counter",
-        "Leases begun.",
-        |r| r.stats.joins,
-    ),
-    (
-        "bowline_broker_leaves_total",
-        "counter",
-        "Leases ended.",
-        |r| r.stats.leaves,
-    ),
-    (
-        "bowline_broker_reattaches_total",
-        "counter",
-        "Returns within a lease.",
-        |r| r.stats.reattaches,
-    ),
-    (
-        "bowline_broker_resume_hits_total",
-        "counter",
-        "Returns that got the live events they missed.",
-        |r| r.stats.resume_hits,
-    ),
-    (
-        "bowline_broker_resume_misses_total",
-        "counter",
-        "Returns that had to take a snapshot.",
-        |r| r.stats.resume_misses,
-    ),
-    (
-        "bowline_broker_look_ups_total",
-        "counter",
-        "Dedupe look-ups in the store.",
-        |r| r.stats.look_ups,
-    ),
-    (
-        "bowline_broker_store_stalls_total",
-        "counter",
-        "Times that the store would not take a write.",
-        |r| r.stats.stalls,
-    ),
-    (
-        "bowline_broker_kicks_total",
-        "counter",
-        "Peers put out by a kick.",
-        |r| r.stats.kicks,
-    ),
-    (
-        "bowline_broker_disconnects_total",
-        "counter",
-        "Peers whose connections an admin had closed.",
-        |r| r.stats.disconnects,
-    ),
-    (
-        "bowline_broker_bans_total",
-        "counter",
-        "Members banned.",
-        |r| r.stats.bans,
-    ),
-    (
-        "bowline_broker_unbans_total",
-        "counter",
-        "Bans taken back.",
-        |r| r.stats.unbans,
-    ),
-    (
-        "bowline_broker_quiet_hellos_total",
-        "counter",
-        "Hellos of connections for sending only.",
-        |r| r.stats.quiet_hellos,
+        |m| m.reading.connections as u64,
     ),
     (
         "bowline_broker_quiet_connections",
         "gauge",
         "Connections for sending only.",
-        |r| r.quiet as u64,
+        |m| m.reading.quiet as u64,
+    ),
+    (
+        "bowline_broker_ready",
+        "gauge",
+        "1 while the store takes writes.",
+        |m| u64::from(m.reading.ready),
+    ),
+    (
+        "bowline_broker_accepts_total",
+        "counter",
+        "Messages accepted.",
+        |m| m.reading.stats.accepts,
+    ),
+    (
+        "bowline_broker_duplicates_total",
+        "counter",
+        "Sends that had been accepted before.",
+        |m| m.reading.stats.duplicates,
+    ),
+    (
+        "bowline_broker_limited_after_accept_total",
+        "counter",
+        "Refusals by the limiter of ids that had been accepted. Always 0.",
+        |m| m.reading.stats.limited_after_accept,
+    ),
+    (
+        "bowline_broker_deliveries_total",
+        "counter",
+        "Pushes sent, repeats included.",
+        |m| m.reading.stats.pushes,
+    ),
+    (
+        "bowline_broker_redeliveries_total",
+        "counter",
+        "Pushes sent again.",
+        |m| m.reading.stats.redeliveries,
+    ),
+    (
+        "bowline_broker_claims_total",
+        "counter",
+        "Deliveries claimed by a connection.",
+        |m| m.reading.stats.claims,
+    ),
+    (
+        "bowline_broker_claims_expired_total",
+        "counter",
+        "Claims that ended without an acknowledgement.",
+        |m| m.reading.stats.claims_expired,
+    ),
+    (
+        "bowline_broker_acknowledgements_total",
+        "counter",
+        "Deliveries settled by their recipient.",
+        |m| m.reading.stats.acknowledgements,
+    ),
+    (
+        "bowline_broker_seen_total",
+        "counter",
+        "Deliveries that their recipient has read.",
+        |m| m.reading.stats.seen,
+    ),
+    (
+        "bowline_broker_expired_total",
+        "counter",
+        "Deliveries that were not taken in time.",
+        |m| m.reading.stats.expired,
+    ),
+    (
+        "bowline_broker_receipts_total",
+        "counter",
+        "Receipts sent, repeats included.",
+        |m| m.reading.stats.receipts,
+    ),
+    (
+        "bowline_broker_replacements_total",
+        "counter",
+        "Connections put out by a newer one of their peer.",
+        |m| m.reading.stats.replacements,
+    ),
+    (
+        "bowline_broker_resume_hits_total",
+        "counter",
+        "Returns that got the live events they missed.",
+        |m| m.reading.stats.resume_hits,
+    ),
+    (
+        "bowline_broker_resume_misses_total",
+        "counter",
+        "Returns that had to take a snapshot.",
+        |m| m.reading.stats.resume_misses,
+    ),
+    (
+        "bowline_broker_look_ups_total",
+        "counter",
+        "Reads of the store that clients brought about.",
+        |m| m.reading.stats.look_ups,
+    ),
+    (
+        "bowline_broker_store_stalls_total",
+        "counter",
+        "Times that the store would not take a write.",
+        |m| m.reading.stats.stalls,
+    ),
+    (
+        "bowline_broker_kicks_total",
+        "counter",
+        "Peers put out by a kick.",
+        |m| m.reading.stats.kicks,
+    ),
+    (
+        "bowline_broker_disconnects_total",
+        "counter",
+        "Peers whose connections an admin had closed.",
+        |m| m.reading.stats.disconnects,
+    ),
+    (
+        "bowline_broker_bans_total",
+        "counter",
+        "Members banned.",
+        |m| m.reading.stats.bans,
+    ),
+    (
+        "bowline_broker_unbans_total",
+        "counter",
+        "Bans taken back.",
+        |m| m.reading.stats.unbans,
+    ),
+    (
+        "bowline_broker_quiet_hellos_total",
+        "counter",
+        "Hellos of connections for sending only.",
+        |m| m.reading.stats.quiet_hellos,
+    ),
+    (
+        "bowline_broker_inputs_waiting",
+        "gauge",
+        "Frames and hellos that the mesh has not come to.",
+        |m| m.inputs_waiting as u64,
+    ),
+    (
+        "bowline_broker_transactions_waiting",
+        "gauge",
+        "Transactions that are not durable yet.",
+        |m| m.reading.unpersisted as u64,
+    ),
+    (
+        "bowline_broker_owed_messages",
+        "gauge",
+        "Accepted and not settled.",
+        |m| m.reading.census.owed_messages,
+    ),
+    (
+        "bowline_broker_owed_bytes",
+        "gauge",
+        "Bytes of what is owed.",
+        |m| m.reading.census.owed_bytes,
+    ),
+    (
+        "bowline_broker_queued_bytes",
+        "gauge",
+        "Handed to connections, and not on their way yet.",
+        |m| m.reading.census.queued_bytes,
     ),
 ];
 
@@ -423,17 +535,23 @@ mod tests {
     fn every_family_has_help_and_type_and_each_mesh_its_line() {
         let mut reading = Reading {
             present: 3,
-            in_grace: 1,
             ..Reading::default()
         };
+        reading.census.in_grace = 1;
         reading.stats.accepts = 7;
         let commits = Commits::default();
         commits.observe(Duration::from_micros(50), 3);
         let mut text = String::new();
-        write_all(&mut text, &[("team", reading)], 5, &commits).unwrap();
+        let shown = Shown {
+            slug: "team",
+            reading,
+            inputs_waiting: 4,
+        };
+        write_all(&mut text, &[shown], 5, &commits).unwrap();
         assert!(text.contains("bowline_broker_leases{mesh=\"team\",state=\"live\"} 2\n"));
         assert!(text.contains("bowline_broker_leases{mesh=\"team\",state=\"grace\"} 1\n"));
         assert!(text.contains("bowline_broker_accepts_total{mesh=\"team\"} 7\n"));
+        assert!(text.contains("bowline_broker_inputs_waiting{mesh=\"team\"} 4\n"));
         assert!(text.contains("bowline_broker_refusals_total{mesh=\"team\",code=\"busy\"} 0\n"));
         assert!(text.contains("bowline_broker_commit_seconds_bucket{le=\"0.000064\"} 1\n"));
         assert!(text.contains("bowline_broker_commit_transactions_count 1\n"));

@@ -78,6 +78,12 @@ impl<I> Inputs<I> {
         let _ended = self.asked_for.send(input);
     }
 
+    /// What was offered and not taken yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.offered.max_capacity() - self.offered.capacity()
+    }
+
     /// Resolves when the machine has ended.
     pub async fn ended(&self) {
         self.offered.closed().await;

@@ -143,6 +143,7 @@ impl Mesh {
             }
             let PendingAck { conn, ack, .. } = entry.remove();
             self.marks.hit(Mark::AcceptOutcomeUnknown);
+            self.stats.refusals[SendCode::OutcomeUnknown as usize] += 1;
             let refusal = Refusal {
                 code: SendCode::OutcomeUnknown,
                 detail: "not durable yet: ask again with the same id",
@@ -187,6 +188,7 @@ impl Mesh {
                 ),
             );
             ack.fingerprint_prefix = Some(row.fingerprint.to_string()[..16].into());
+            self.stats.refusals[SendCode::IdempotencyKeyReused as usize] += 1;
             return self.send(id, &BrokerFrame::Ack(Box::new(ack)));
         }
         self.stats.duplicates += 1;

@@ -115,6 +115,7 @@ impl Mesh {
             lease::Closed::StillLive => self.deliver(&key),
             lease::Closed::GraceBegun { until } => {
                 self.marks.hit(Mark::LeaseGraceBegun);
+                self.stats.graces += 1;
                 self.timers.set(Why::Grace(key.clone()), until);
                 self.nobody_to_duel(now, &key);
             }
@@ -336,6 +337,7 @@ impl Mesh {
         attached: Attached,
     ) {
         self.stats.reattaches += 1;
+        self.stats.replacements += u64::from(matches!(attached, Attached::Replaced { .. }));
         self.marks.hit(match attached {
             Attached::Reattached => Mark::LeaseReattached,
             _ => Mark::LeaseAdded,

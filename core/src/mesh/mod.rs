@@ -15,6 +15,7 @@
 
 mod accepting;
 mod attaching;
+mod census;
 mod conn;
 mod delivering;
 mod delivery;
@@ -48,6 +49,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+pub use census::Census;
 pub use io::{Config, Input, Output, Request, Response};
 
 use self::accepting::{PendingAck, PendingSend};
@@ -230,11 +232,20 @@ pub struct Stats {
     pub pushes: u64,
     pub redeliveries: u64,
     pub acknowledgements: u64,
+    /// Deliveries that their recipient said it has read.
+    pub seen: u64,
+    /// Deliveries that were not taken in time.
+    pub expired: u64,
     pub joins: u64,
     pub leaves: u64,
+    /// Leases that lost their last connection.
+    pub graces: u64,
     pub reattaches: u64,
+    /// Connections put out by a newer one of their peer.
+    pub replacements: u64,
     pub resume_hits: u64,
     pub resume_misses: u64,
+    /// Reads of the store that a client brought about and that come out of its budget.
     pub look_ups: u64,
     /// Told, and told again to a sender that was away.
     pub receipts: u64,
@@ -318,16 +329,6 @@ impl Mesh {
     #[must_use]
     pub fn present_peers(&self) -> usize {
         self.present.len()
-    }
-
-    /// Takes a look at every peer whose lease stands.
-    #[must_use]
-    pub fn peers_in_grace(&self) -> usize {
-        let in_grace = |key: &&PeerKey| {
-            let lease = self.peers.get(*key).map(|peer| &peer.lease);
-            matches!(lease, Some(Lease::Grace { .. }))
-        };
-        self.present.iter().filter(in_grace).count()
     }
 
     #[must_use]

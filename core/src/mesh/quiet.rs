@@ -40,6 +40,7 @@ impl Mesh {
         self.stats.quiet_hellos += 1;
         if let Some(older) = self.quiet.get(key).copied() {
             self.marks.hit(Mark::QuietReplaced);
+            self.stats.replacements += 1;
             self.close_quiet(older, Close::session_replaced());
         }
         let name = self.quiet_name(hello, member);
@@ -76,7 +77,6 @@ impl Mesh {
             resumed: None,
         };
         self.send(id, &BrokerFrame::HelloAck(alloc::boxed::Box::new(ack)));
-        self.pump_receipts(id);
         self.pump_receipts(id);
     }
 

@@ -75,6 +75,11 @@ impl Mesh {
             Rung::Seen => Mark::SettledSeen,
             Rung::Expired | Rung::Dead => Mark::SettledExpired,
         });
+        match rung {
+            Rung::Delivered => {}
+            Rung::Seen => self.stats.seen += 1,
+            Rung::Expired | Rung::Dead => self.stats.expired += 1,
+        }
         self.ledger
             .push(Op::DeliverySettled(Box::new(row.clone())), 256);
         let txn = self.ledger.current();
