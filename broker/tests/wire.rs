@@ -155,7 +155,7 @@ async fn peers_status_and_frames_that_nobody_knows() {
 }
 
 #[tokio::test]
-async fn twenty_texts_that_are_no_frames_close_the_connection() {
+async fn close_1008_malformed_after_twenty_texts_that_are_no_frames() {
     let broker = BrokerProcess::start(&[]);
     let mesh = TestMesh::create(&broker, "team").await;
     let member = mesh.member(&broker).await;
@@ -541,7 +541,7 @@ async fn a_mesh_is_not_made_through_a_proxy() {
 }
 
 #[tokio::test]
-async fn a_stop_says_1001_and_loses_nothing() {
+async fn close_1001_at_a_stop_loses_nothing() {
     let mut broker = BrokerProcess::start(&[]);
     let mesh = TestMesh::create(&broker, "team").await;
     let member = mesh.member(&broker).await;
@@ -594,7 +594,7 @@ async fn every_answer_is_json_but_for_metrics() {
 }
 
 #[tokio::test]
-async fn a_consumer_that_stops_reading_is_cut_off_and_loses_nothing_durable() {
+async fn close_4008_slow_consumer_loses_nothing_durable() {
     let broker = BrokerProcess::start(&["queued_bytes=32768", "ring_events=8"]);
     let mesh = TestMesh::create(&broker, "team").await;
     let member = mesh.member(&broker).await;

@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,9 +26,15 @@ use tokio_tungstenite::tungstenite::Message;
 /// Nothing here takes longer, unless it is broken.
 pub const SOON: Duration = Duration::from_secs(20);
 
+/// Where a broker listens, whatever runs it.
+#[derive(Clone, Copy)]
+pub struct At {
+    pub address: SocketAddr,
+}
+
 pub struct BrokerProcess {
     child: Child,
-    pub address: SocketAddr,
+    at: At,
     dir: PathBuf,
     limits: Vec<String>,
     _temp: tempfile::TempDir,
@@ -41,7 +48,7 @@ impl BrokerProcess {
         let (child, address) = serve(&dir, SocketAddr::from(([127, 0, 0, 1], 0)), &limits);
         Self {
             child,
-            address,
+            at: At { address },
             dir,
             limits,
             _temp: temp,
@@ -61,7 +68,7 @@ impl BrokerProcess {
         // One that has halted is dead already.
         let _halted = self.child.kill();
         self.child.wait().expect("it was killed");
-        (self.child, self.address) = serve(&self.dir, self.address, &self.limits);
+        (self.child, self.at.address) = serve(&self.dir, self.at.address, &self.limits);
     }
 
     /// Until it ends by itself; its exit code.
@@ -77,7 +84,17 @@ impl BrokerProcess {
         assert!(killed.expect("kill is there").success());
         self.child.wait().expect("it ends").code()
     }
+}
 
+impl Deref for BrokerProcess {
+    type Target = At;
+
+    fn deref(&self) -> &At {
+        &self.at
+    }
+}
+
+impl At {
     pub async fn request(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
         self.request_with(method, path, body, &[]).await
     }
@@ -183,7 +200,7 @@ pub struct Session {
 }
 
 impl TestMesh {
-    pub async fn create(broker: &BrokerProcess, slug: &str) -> Self {
+    pub async fn create(broker: &At, slug: &str) -> Self {
         let owner = secret();
         let body = Self::creation(&owner, slug, now_ms());
         let (status, made) = broker.request("POST", "/meshes", &body).await;
@@ -235,17 +252,17 @@ impl TestMesh {
         })
     }
 
-    pub async fn member(&self, broker: &BrokerProcess) -> Member {
+    pub async fn member(&self, broker: &At) -> Member {
         self.member_with(broker, MemberRole::Member).await
     }
 
     /// Its key joins once more.
-    pub async fn join_again(&self, broker: &BrokerProcess, member: &Member) -> (u16, Value) {
+    pub async fn join_again(&self, broker: &At, member: &Member) -> (u16, Value) {
         let body = Self::join_body(&self.invite(&self.owner, 60), &public(&member.secret));
         broker.request("POST", "/join", &body).await
     }
 
-    pub async fn member_with(&self, broker: &BrokerProcess, role: MemberRole) -> Member {
+    pub async fn member_with(&self, broker: &At, role: MemberRole) -> Member {
         let secret = secret();
         let invite = self.invite_as(&self.owner, 60, role);
         let body = Self::join_body(&invite, &public(&secret));
@@ -332,7 +349,7 @@ impl Session {
     }
 
     /// For the first time: until others are told of it, which waits for its being durable.
-    pub async fn join(&self, broker: &BrokerProcess) -> (Client, Value) {
+    pub async fn join(&self, broker: &At) -> (Client, Value) {
         let (mut client, ack) = self.attach(broker).await;
         let key = json!(self.key());
         let listed = timeout(SOON, async {
@@ -349,7 +366,7 @@ impl Session {
         (client, ack)
     }
 
-    pub async fn attach(&self, broker: &BrokerProcess) -> (Client, Value) {
+    pub async fn attach(&self, broker: &At) -> (Client, Value) {
         let mut client = Client::connect(broker).await;
         client.send(&self.hello()).await;
         let ack = client.expect("hello_ack").await;
@@ -370,7 +387,7 @@ pub enum Incoming {
 }
 
 impl Client {
-    pub async fn connect(broker: &BrokerProcess) -> Self {
+    pub async fn connect(broker: &At) -> Self {
         let stream = TcpStream::connect(broker.address)
             .await
             .expect("it listens");
@@ -378,7 +395,7 @@ impl Client {
     }
 
     /// With room for few bytes in the receive buffer, so that not reading is felt at the broker.
-    pub async fn connect_narrow(broker: &BrokerProcess) -> Self {
+    pub async fn connect_narrow(broker: &At) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("a small buffer");
         let stream = socket.connect(broker.address).await.expect("it listens");
@@ -552,7 +569,7 @@ pub fn run_to_end(mut command: Command) -> (Option<i32>, Value) {
     (output.status.code(), said)
 }
 
-fn capabilities() -> Value {
+pub fn capabilities() -> Value {
     json!(["features1", "resume1", "live1", "attest1", "seal-x1"])
 }
 

@@ -181,6 +181,19 @@ pub enum Code {
 }
 
 impl Code {
+    pub const ALL: [Self; 10] = [
+        Self::BadRequest,
+        Self::UnknownMessageType,
+        Self::NoHello,
+        Self::AlreadyAuthenticated,
+        Self::RateLimited,
+        Self::Forbidden,
+        Self::Capacity,
+        Self::Busy,
+        Self::NotFound,
+        Self::AmbiguousPrefix,
+    ];
+
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
