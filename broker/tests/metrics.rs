@@ -72,12 +72,10 @@ async fn figures_agree_with_what_was_done() {
     let mesh = TestMesh::create(&broker, "team").await;
     let member = mesh.member(&broker).await;
     let (ada, bob) = (member.session("ada"), member.session("bob"));
-    let mut a = Client::connect(&broker).await;
     let mut hello = ada.hello();
     let capabilities = hello["capabilities"].as_array_mut().expect("a list");
     capabilities.push(json!("receipts1"));
-    a.send(&hello).await;
-    a.expect("hello_ack").await;
+    let (mut a, _) = ada.join_with(&broker, &hello).await;
     let (mut b, ack) = bob.join(&broker).await;
     assert_eq!(a.expect("event").await["event"], "peer_joined");
 

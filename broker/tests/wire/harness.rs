@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bowline_core::crypto::invite::{InviteTerms, InviteToken};
@@ -288,7 +289,7 @@ impl Member {
     }
 
     pub fn hello(&self) -> Value {
-        let (key, timestamp) = (public(&self.secret), now_ms());
+        let (key, timestamp) = (public(&self.secret), unique_ms());
         let text = canonical::member_hello(&self.mesh, &self.id, &key, Wall(timestamp));
         json!({
             "type": "hello",
@@ -311,7 +312,7 @@ impl Session {
     }
 
     pub fn hello(&self) -> Value {
-        self.hello_at(now_ms())
+        self.hello_at(unique_ms())
     }
 
     pub fn hello_at(&self, timestamp: u64) -> Value {
@@ -350,7 +351,12 @@ impl Session {
 
     /// For the first time: until others are told of it, which waits for its being durable.
     pub async fn join(&self, broker: &At) -> (Client, Value) {
-        let (mut client, ack) = self.attach(broker).await;
+        self.join_with(broker, &self.hello()).await
+    }
+
+    /// As [`Self::join`], by this hello.
+    pub async fn join_with(&self, broker: &At, hello: &Value) -> (Client, Value) {
+        let (mut client, ack) = Self::attach_with(broker, hello).await;
         let key = json!(self.key());
         let listed = timeout(SOON, async {
             while !client
@@ -367,8 +373,12 @@ impl Session {
     }
 
     pub async fn attach(&self, broker: &At) -> (Client, Value) {
+        Self::attach_with(broker, &self.hello()).await
+    }
+
+    async fn attach_with(broker: &At, hello: &Value) -> (Client, Value) {
         let mut client = Client::connect(broker).await;
-        client.send(&self.hello()).await;
+        client.send(hello).await;
         let ack = client.expect("hello_ack").await;
         (client, ack)
     }
@@ -559,6 +569,18 @@ pub fn now_ms() -> u64 {
         .duration_since(UNIX_EPOCH)
         .expect("this century");
     u64::try_from(since.as_millis()).expect("this millennium")
+}
+
+/// The time as no hello of this process bears it yet: one key in one millisecond signs one hello.
+fn unique_ms() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let now = now_ms();
+        if LAST.fetch_max(now, Ordering::Relaxed) < now {
+            return now;
+        }
+        std::thread::yield_now();
+    }
 }
 
 /// Answers of brokers that did not start: exit code and the error object.
