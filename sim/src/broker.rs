@@ -410,6 +410,15 @@ impl Broker {
             };
             k.record_in(conn.mesh, moderation);
         }
+        if let (mesh::Input::Frame { frame, .. }, Some(peer)) = (&input, &conn.attached)
+            && let ClientFrame::SetStatus { status, .. } = frame
+        {
+            let heard = Record::StatusHeard {
+                peer: Arc::clone(peer),
+                status: *status,
+            };
+            k.record_in(conn.mesh, heard);
+        }
         if let (mesh::Input::Closed { .. }, Some(peer)) = (&input, &conn.attached)
             && !conn.quiet
         {

@@ -61,6 +61,9 @@ pub struct Profile {
     /// Which side is of which age.
     #[serde(default)]
     pub ages: Ages,
+    /// How long a message waits for its recipient, where that is short.
+    #[serde(default)]
+    pub undelivered_s: Option<u64>,
     /// Some restart while it heals, and everybody sends once more when all has converged.
     #[serde(default = "by_default")]
     pub aftermath: bool,
@@ -75,6 +78,24 @@ pub enum Spare {
     OtherNumbers,
     /// No daemon can work with it.
     BelowTheFloors,
+}
+
+/// What a puppet asks about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// `explain`, of what it sent.
+    WhySent,
+    /// `explain`, of what it was pushed.
+    WhyPushed,
+    /// `explain`, of what nobody sent.
+    WhyNothing,
+    /// `message_status`, of what it sent, by the whole id that the `ack` told.
+    Status,
+    /// The same by the beginning of the id.
+    StatusOfPrefix,
+    /// `message_status`, of what it was pushed: not its to ask.
+    StatusPushed,
 }
 
 /// Where a process runs.
@@ -127,6 +148,16 @@ pub enum Action {
         puppet: usize,
         nth: usize,
         altered: bool,
+    },
+    /// Says that it has seen what it was pushed so far.
+    PuppetSeen {
+        puppet: usize,
+    },
+    /// Asks where one of its messages is, or one that it was pushed, or one that is not.
+    PuppetAsk {
+        puppet: usize,
+        nth: usize,
+        what: Ask,
     },
     /// Changes its profile, which everybody is told, so many times.
     PuppetTag {
@@ -358,6 +389,10 @@ impl Plan {
         }
         let mut ages = random.stream(Purpose::Profile, 4);
         profile.ages = Ages::draw(&mut ages, profile.hosts, profile.puppets);
+        let mut retention = random.stream(Purpose::Profile, 5);
+        if retention.chance(SHORT_RETENTION_PER_MILLE) {
+            profile.undelivered_s = Some(retention.between(60, 400));
+        }
         let mut steps = Vec::new();
         Swarm::draw(&mut draws).steps(&random, &profile, &mut steps);
         if profile.ages.brokers_differ() {
@@ -387,6 +422,8 @@ fn take_over_twice(draws: &mut Stream, profile: &Profile, steps: &mut Vec<Step>)
 
 /// How many of a thousand runs have two meshes.
 const TWO_MESHES_PER_MILLE: u64 = 250;
+/// In how many of a thousand a message is not kept for days.
+const SHORT_RETENTION_PER_MILLE: u64 = 150;
 /// In how many of a thousand timers fire when they are due, to the microsecond.
 const TIMERS_ON_TIME_PER_MILLE: u64 = 150;
 /// Of a plan that a fuzzer makes up: many steps say no more than some, and cost more.
@@ -484,6 +521,7 @@ impl Profile {
             safety_ms: 60_000,
             spare: Spare::Same,
             ages: Ages::default(),
+            undelivered_s: None,
             aftermath: false,
         }
     }
@@ -530,6 +568,7 @@ impl Profile {
             },
             spare: Spare::Same,
             ages: Ages::default(),
+            undelivered_s: None,
             aftermath: true,
         }
     }

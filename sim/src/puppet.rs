@@ -1,6 +1,7 @@
 //! A scripted client: speaks frames through a `ClientLink`, without a daemon. It redials, resumes,
 //! acknowledges, takes snapshots, and misbehaves when the plan says so.
 
+mod asking;
 mod moderator;
 mod quiet;
 
@@ -18,7 +19,9 @@ use bowline_core::machine::Machine;
 use bowline_core::mark::Marks;
 use bowline_core::store::host;
 use bowline_core::wire::broker::{Ack, HelloAck, PeersList, Push, Resumed};
-use bowline_core::wire::client::{About, ClientAck, Profile as PeerProfile, ReqId, Resume, Send};
+use bowline_core::wire::client::{
+    About, ClientAck, Profile as PeerProfile, ReceiptsAfter, ReqId, Resume, Send,
+};
 use bowline_core::wire::feature::FeatureMismatch;
 use bowline_core::wire::version::encode_client_in;
 use bowline_core::wire::{
@@ -65,6 +68,10 @@ pub struct Puppet {
     process: Option<Process>,
     /// What it sent, kept as a file would be.
     sent: Vec<Outgoing>,
+    /// What it was pushed and could open, once each, kept as an inbox would be.
+    got: Vec<MessageId>,
+    /// The last receipt that it has, kept likewise.
+    receipts_after: u64,
     tags: u64,
     /// Targets that it wanted banned and has not taken back.
     bans: BTreeSet<String>,
@@ -109,6 +116,8 @@ struct Conn {
 struct Outgoing {
     send: Send,
     state: SendState,
+    /// By the broker.
+    message_id: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -137,6 +146,8 @@ impl Puppet {
             hosts,
             process: None,
             sent: Vec::new(),
+            got: Vec::new(),
+            receipts_after: 0,
             tags: 0,
             bans: BTreeSet::new(),
             moderated: false,
@@ -191,7 +202,9 @@ impl Puppet {
             },
             resume: process.and_then(|process| process.resume),
             quiet: false,
-            receipts: None,
+            receipts: Some(ReceiptsAfter {
+                after: self.receipts_after,
+            }),
             terms: self.age.terms(),
             sealed: !self.profile.ages.open,
             clock_offset_ms: process.map_or(0, |process| process.clock_offset_ms),
@@ -264,11 +277,12 @@ impl Puppet {
 
     /// Takes all mail.
     fn be_idle(&mut self, k: &mut Kernel) {
-        let idle = ClientFrame::SetStatus {
-            status: Status::Idle,
-            req_id: None,
-        };
-        self.say_now(k, &idle);
+        self.say_status(k, Status::Idle);
+    }
+
+    fn say_status(&mut self, k: &mut Kernel, status: Status) {
+        let req_id = None;
+        self.say_now(k, &ClientFrame::SetStatus { status, req_id });
     }
 
     fn frame(&mut self, k: &mut Kernel, id: ConnId, frame: BrokerFrame) {
@@ -278,9 +292,11 @@ impl Puppet {
             BrokerFrame::Push(push) => self.push(k, id, &push),
             BrokerFrame::Ack(ack) => self.acked(&ack),
             BrokerFrame::PeersList(list) => self.listed(k, id, list),
+            BrokerFrame::Receipt(receipt) => {
+                self.receipts_after = self.receipts_after.max(receipt.n);
+            }
             BrokerFrame::HelloAck(_)
             | BrokerFrame::Stream(_)
-            | BrokerFrame::Receipt(_)
             | BrokerFrame::MessageStatusResult(_)
             | BrokerFrame::ExplainResult(_)
             | BrokerFrame::KickAck(_)
@@ -313,6 +329,9 @@ impl Puppet {
 
     fn push(&mut self, k: &mut Kernel, id: ConnId, push: &Push) {
         let body = self.open(push);
+        if body.is_some() && !self.got.contains(&push.message_id) {
+            self.got.push(push.message_id.clone());
+        }
         let (node, key) = (self.node, Arc::clone(&self.me().key));
         k.record_in(
             self.cast.index,
@@ -383,6 +402,7 @@ impl Puppet {
         };
         if ack.queued {
             outgoing.state = SendState::Accepted;
+            outgoing.message_id = Some(ack.message_id.clone());
             return;
         }
         let kind = ack
@@ -513,6 +533,7 @@ impl Puppet {
                 ..send.clone()
             },
             state: SendState::Unknown,
+            message_id: None,
         });
         k.record_in(
             self.cast.index,
@@ -557,6 +578,7 @@ impl Puppet {
         self.sent.push(Outgoing {
             send: send.clone(),
             state: SendState::Unknown,
+            message_id: None,
         });
         self.say_now(k, &ClientFrame::Send(Box::new(send)));
     }
@@ -1007,6 +1029,8 @@ impl Node for Puppet {
                 ..
             } => self.send(k, id, *to, *bytes, *priority, *first),
             Action::PuppetRepeat { nth, altered, .. } => self.repeat(k, id, *nth, *altered),
+            Action::PuppetSeen { .. } => self.say_seen(k),
+            Action::PuppetAsk { nth, what, .. } => self.ask(k, *nth, *what),
             Action::PuppetTag { times, .. } => (0..*times).for_each(|_| self.tag(k)),
             Action::PuppetFlood { to, times, .. } => {
                 k.fault_marks.hit(FaultMark::Flooded);
@@ -1016,15 +1040,7 @@ impl Node for Puppet {
                     self.send(k, id, *to, FLOOD_BYTES, Priority::Next, true);
                 }
             }
-            Action::PuppetStatus { status, .. } => {
-                self.say_now(
-                    k,
-                    &ClientFrame::SetStatus {
-                        status: *status,
-                        req_id: None,
-                    },
-                );
-            }
+            Action::PuppetStatus { status, .. } => self.say_status(k, *status),
             Action::PuppetBye { back_after_ms, .. } => self.bye(k, *back_after_ms),
             Action::PuppetHoldAcks { for_ms, .. } => {
                 if let Some(process) = &mut self.process {

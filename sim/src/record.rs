@@ -14,7 +14,7 @@ use bowline_core::store::{host, mesh};
 use bowline_core::wire::broker::HelloAck;
 use bowline_core::wire::client::Resume;
 use bowline_core::wire::feature::Terms;
-use bowline_core::wire::{BrokerFrame, ClientFrame, Close};
+use bowline_core::wire::{BrokerFrame, ClientFrame, Close, Status};
 use bytes::Bytes;
 
 use crate::kernel::NodeId;
@@ -92,6 +92,11 @@ pub enum Record {
         conn: ConnId,
         peer: Arc<PeerKey>,
     },
+    /// The mesh was told what a peer's status is.
+    StatusHeard {
+        peer: Arc<PeerKey>,
+        status: Status,
+    },
     /// The mesh gave a frame to a connection.
     Sent {
         node: NodeId,
@@ -157,11 +162,16 @@ pub enum Record {
         altered: Option<ClientMessageId>,
         fingerprint: Fingerprint,
     },
-    /// What a puppet opened from a push.
+    /// A puppet says that it has seen these.
+    PuppetSaw {
+        key: Arc<PeerKey>,
+        ids: Vec<MessageId>,
+    },
     PuppetAcked {
         key: Arc<PeerKey>,
         id: MessageId,
     },
+    /// What a puppet opened from a push.
     PuppetGot {
         node: NodeId,
         key: Arc<PeerKey>,

@@ -127,8 +127,14 @@ fn world(plan: &Plan, keep_trace: bool, planted: Planted) -> World {
 /// What a run sets of core's limits.
 #[must_use]
 pub fn limits(profile: &Profile) -> Limits {
+    let undelivered_for = profile
+        .undelivered_s
+        .map_or(Limits::default().undelivered_for, Duration::from_secs);
     if !profile.tiny_limits {
-        return Limits::default();
+        return Limits {
+            undelivered_for,
+            ..Limits::default()
+        };
     }
     Limits {
         ring_events: 4,
@@ -142,6 +148,7 @@ pub fn limits(profile: &Profile) -> Limits {
         look_ups_burst: 10,
         owed_messages: 12,
         owed_in_memory: 3,
+        undelivered_for,
         ..Limits::default()
     }
 }

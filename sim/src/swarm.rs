@@ -7,7 +7,7 @@ use bowline_core::limits::WORKING_LAPSES_AFTER;
 use bowline_core::wire::{Priority, Status};
 
 use crate::network::{Cut, DialFault};
-use crate::plan::{Action, Moderation, Outage, Place, Profile, Step, StepId};
+use crate::plan::{Action, Ask, Moderation, Outage, Place, Profile, Step, StepId};
 use crate::random::{Purpose, Random, Stream};
 use crate::store::StoreFault;
 
@@ -39,12 +39,13 @@ pub(crate) struct Swarm {
     floods: u64,
     quiets: u64,
     moderations: u64,
+    asks: u64,
 }
 
 pub(crate) type Make = fn(&Swarm, &mut Stream, &Profile) -> Option<Action>;
 
 /// The kinds of steps, in the order in which they are drawn.
-pub(crate) const KINDS: [Make; 23] = [
+pub(crate) const KINDS: [Make; 24] = [
     Swarm::cut,
     Swarm::outage,
     Swarm::dials,
@@ -68,6 +69,7 @@ pub(crate) const KINDS: [Make; 23] = [
     Swarm::flood,
     Swarm::quiet,
     Swarm::moderate,
+    Swarm::ask,
 ];
 /// The place of impostors among them.
 const IMPOSTORS: usize = 15;
@@ -119,6 +121,7 @@ impl Swarm {
             floods: sometimes(100, 1),
             quiets: sometimes(200, 2),
             moderations: sometimes(150, 3),
+            asks: sometimes(500, 10),
         }
     }
 
@@ -160,6 +163,7 @@ impl Swarm {
             self.floods,
             self.quiets,
             self.moderations,
+            self.asks,
         ];
         for (kind, (per_100_s, make)) in per_100_s.iter().zip(KINDS).enumerate() {
             let mut draws = random.stream(Purpose::Plan, kind as u64);
@@ -489,6 +493,26 @@ impl Swarm {
             place: Self::place(draws, profile),
             fault: *draws.pick(&faults),
             for_ms: draws.magnitude(50, 30_000),
+        })
+    }
+
+    fn ask(&self, draws: &mut Stream, profile: &Profile) -> Option<Action> {
+        let puppet = Self::puppet(draws, profile);
+        if draws.chance(400) {
+            return Some(Action::PuppetSeen { puppet });
+        }
+        Some(Action::PuppetAsk {
+            puppet,
+            nth: draws.below(8) as usize,
+            what: *draws.pick(&[
+                Ask::WhySent,
+                Ask::WhySent,
+                Ask::WhyPushed,
+                Ask::WhyNothing,
+                Ask::Status,
+                Ask::StatusOfPrefix,
+                Ask::StatusPushed,
+            ]),
         })
     }
 

@@ -545,7 +545,12 @@ impl World {
                 }
             }
             Action::WallStep { place, ms } => {
-                if let Some(node) = self.node_at(*place) {
+                // An hour forward and nothing is owed any more.
+                let expires = self.plan.profile.undelivered_s.is_some();
+                if let Some(node) = self
+                    .node_at(*place)
+                    .filter(|_| !(expires && *place == Place::Broker))
+                {
                     self.k.fault_marks.hit(FaultMark::WallStepped);
                     self.k.clocks[node].step_wall(*ms);
                 }
@@ -588,6 +593,8 @@ impl World {
         match action {
             Action::PuppetSend { puppet: at, .. }
             | Action::PuppetRepeat { puppet: at, .. }
+            | Action::PuppetSeen { puppet: at }
+            | Action::PuppetAsk { puppet: at, .. }
             | Action::PuppetTag { puppet: at, .. }
             | Action::PuppetFlood { puppet: at, .. }
             | Action::PuppetStatus { puppet: at, .. }

@@ -81,7 +81,7 @@ impl Mesh {
             }
             let head = row.head();
             self.take_from_owed(recipient, &head);
-            let reason = String::from("not taken within retention");
+            let reason = String::from("not acknowledged within retention");
             self.settle(now, recipient, &head, Rung::Expired, Some(reason));
         }
         match (next, more_after) {

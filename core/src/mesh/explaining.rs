@@ -1,6 +1,7 @@
 //! Where a message is and why: for its sender, and for the recipient that it is owed to.
 //!
-//! The store says which message is meant and what was settled; of what is owed, memory is right.
+//! The store says which message is meant and what was settled; of what is owed, memory is right. What
+//! memory has settled is told when it is durable, like any other promise.
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -53,7 +54,13 @@ impl Mesh {
         self.load(load, then);
     }
 
-    pub(super) fn status_looked_up(&mut self, id: ConnId, req_id: Option<ReqId>, found: Found) {
+    pub(super) fn status_looked_up(
+        &mut self,
+        now: Now,
+        id: ConnId,
+        req_id: Option<ReqId>,
+        found: Found,
+    ) {
         let Some(asker) = self.conns.get(&id).map(|conn| conn.peer.clone()) else {
             return;
         };
@@ -92,7 +99,7 @@ impl Mesh {
             req_id,
         };
         self.marks.hit(Mark::MessageStatusTold);
-        self.send(id, &BrokerFrame::MessageStatusResult(result));
+        self.reply_when_durable(now, id, BrokerFrame::MessageStatusResult(result));
     }
 
     /// What the asker itself called so goes before what the broker calls so.
@@ -157,7 +164,7 @@ impl Mesh {
             history,
             req_id,
         };
-        self.send(id, &BrokerFrame::ExplainResult(Box::new(result)));
+        self.reply_when_durable(now, id, BrokerFrame::ExplainResult(Box::new(result)));
     }
 
     fn explain_owed(

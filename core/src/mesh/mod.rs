@@ -573,7 +573,7 @@ impl Mesh {
                         self.seen_looked_up(now, conn, req_id, found);
                     }
                     (Continue::Status { conn, req_id }, Loaded::Message(found)) => {
-                        self.status_looked_up(conn, req_id, found);
+                        self.status_looked_up(now, conn, req_id, found);
                     }
                     (
                         Continue::Explain {

@@ -69,16 +69,14 @@ impl Mesh {
         }
         let (affected, more) = fitting(kicked);
         let skipped = self.skipped(&meant);
-        self.send(
-            id,
-            &BrokerFrame::KickAck(KickAck {
-                kicked: affected.clone(),
-                affected,
-                skipped_control_plane: skipped,
-                more,
-                req_id,
-            }),
-        );
+        let ack = KickAck {
+            kicked: affected.clone(),
+            affected,
+            skipped_control_plane: skipped,
+            more,
+            req_id,
+        };
+        self.reply_when_durable(now, id, BrokerFrame::KickAck(ack));
     }
 
     pub(super) fn on_disconnect(

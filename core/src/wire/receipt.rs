@@ -19,7 +19,7 @@ pub const MESSAGE_ID_PREFIX: core::ops::RangeInclusive<usize> = 8..=32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rung {
-    /// Its recipient did not take it within retention.
+    /// Its recipient did not acknowledge it within retention: it may have it all the same.
     Expired,
     /// It will never be delivered, for the reason given.
     Dead,

@@ -54,7 +54,7 @@ impl Oracle for AtTheSender {
         "g14_at_the_sender"
     }
 
-    fn see(&mut self, _: Moment, record: &Record, _: &View) -> Result<(), String> {
+    fn see(&mut self, _: Moment, record: &Record, view: &View) -> Result<(), String> {
         match record {
             Record::MeshCommitted { ops, .. } => {
                 ops.iter().for_each(|op| self.mesh_committed(op));
@@ -86,7 +86,9 @@ impl Oracle for AtTheSender {
                 ops.iter().try_for_each(|op| self.committed(*node, op))
             }
             Record::Reached { bytes } => self.reached(bytes),
-            Record::Attached { peer, hello, .. } => {
+            Record::Attached { peer, hello, .. }
+                if !view.puppets().any(|puppet| puppet.key == *peer) =>
+            {
                 let durable = self.numbers.get(&**peer).copied().unwrap_or_default();
                 match hello.offer.receipts {
                     Some(receipts) if receipts.after > durable => Err(format!(
@@ -280,7 +282,9 @@ impl AtTheSender {
             return None;
         };
         let reached = row.rungs.iter().map(|rung| rung.rung).max();
-        (reached < Some(due))
+        // Its acknowledgement may have been lost, and the recipient not have come back in time.
+        let expired = reached == Some(Rung::Expired);
+        (reached < Some(due) && !expired)
             .then(|| format!("host {host} was told {reached:?} of {name:?}, which is {due:?}"))
     }
 }

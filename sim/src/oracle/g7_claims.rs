@@ -31,6 +31,7 @@ const CLAIM_LEAST_US: u64 = 29_000_000;
 #[derive(Default)]
 pub struct Claims {
     ledger: Ledger,
+    accepted: BTreeMap<MessageId, Moment>,
     unacknowledged: BTreeMap<(Arc<PeerKey>, MessageId), Push>,
     owner: NodeId,
     owner_runs: bool,
@@ -50,7 +51,7 @@ impl Oracle for Claims {
         "g7_claims"
     }
 
-    fn see(&mut self, at: Moment, record: &Record, _: &View) -> Result<(), String> {
+    fn see(&mut self, at: Moment, record: &Record, view: &View) -> Result<(), String> {
         match record {
             Record::OwnerStarted { node } => {
                 self.owner = *node;
@@ -70,6 +71,9 @@ impl Oracle for Claims {
             Record::MeshCommitted { ops, .. } => {
                 for op in ops {
                     self.ledger.apply(op);
+                    if let Op::MessagePut(row) = op {
+                        self.accepted.insert(row.id.clone(), at);
+                    }
                     if let Op::DeliverySettled(row) = op {
                         let key = (Arc::new(row.recipient.clone()), row.message_id.clone());
                         self.unacknowledged.remove(&key);
@@ -91,7 +95,7 @@ impl Oracle for Claims {
             Record::PuppetAcked { key, id } => {
                 self.unacknowledged.remove(&(Arc::clone(key), id.clone()));
             }
-            Record::Sizes { sizes, .. } => return self.overdue(at, sizes),
+            Record::Sizes { sizes, .. } => return self.overdue(at, sizes, view),
             _ => {}
         }
         Ok(())
@@ -135,7 +139,18 @@ impl Claims {
         Ok(())
     }
 
-    fn overdue(&self, at: Moment, sizes: &[(&'static str, u64, u64)]) -> Result<(), String> {
+    /// It is not owed for long any more, or no longer, by the broker's own clock.
+    fn may_have_expired(&self, at: Moment, message: &MessageId, view: &View) -> bool {
+        let accepted = self.accepted.get(message).copied().unwrap_or_default();
+        super::retention_may_be_over(at, accepted, view)
+    }
+
+    fn overdue(
+        &self,
+        at: Moment,
+        sizes: &[(&'static str, u64, u64)],
+        view: &View,
+    ) -> Result<(), String> {
         let queued = sizes
             .iter()
             .any(|(name, size, _)| *name == "queued bytes" && *size > 0);
@@ -143,6 +158,9 @@ impl Claims {
             return Ok(());
         }
         for ((peer, message), push) in &self.unacknowledged {
+            if self.may_have_expired(at, message, view) {
+                continue;
+            }
             let Some(received) = push.received else {
                 continue;
             };

@@ -7,6 +7,8 @@ pub mod g12_liveness;
 pub mod g13_forms;
 pub mod g13_privacy;
 pub mod g14_at_the_sender;
+pub mod g14_explained;
+pub mod g14_receipts;
 pub mod g14_truthful;
 pub mod g1_no_loss;
 pub mod g2_once;
@@ -22,9 +24,11 @@ pub mod g9_scoping;
 pub mod hello_once;
 pub mod idle_quiet;
 mod ledger;
+pub mod limiter;
 pub mod moderation;
 pub mod no_error_log;
 pub mod owed_is_pushed;
+pub mod priorities;
 pub mod quiet_hello;
 pub mod registration_stays;
 pub mod terms_kept;
@@ -106,6 +110,15 @@ pub trait Oracle {
     }
 }
 
+/// Whether a message that was durable at `accepted` may be owed no longer: its accept was up to a
+/// store's outage earlier, and brokers' clocks differ.
+pub(crate) fn retention_may_be_over(at: Moment, accepted: Moment, view: &View) -> bool {
+    let kept_for_us = u64::try_from(view.limits.undelivered_for.as_micros()).unwrap_or(u64::MAX);
+    at.since_us(accepted) + ACCEPTED_BEFORE_US >= kept_for_us - kept_for_us / 50
+}
+
+const ACCEPTED_BEFORE_US: u64 = 45_000_000;
+
 /// What the world itself judges: that a restart finds what was there, that no machine panics, and
 /// that each asks of its store only what an owner in its right mind asks.
 pub const OF_THE_WORLD: [&str; 3] = ["recovered_equals_live", "no_panic", "store"];
@@ -139,12 +152,16 @@ pub fn all() -> Vec<Box<dyn Oracle>> {
         Box::<g13_privacy::Privacy>::default(),
         Box::<g14_at_the_sender::AtTheSender>::default(),
         Box::<g14_truthful::Truthful>::default(),
+        Box::<g14_receipts::Receipts>::default(),
+        Box::<g14_explained::Explained>::default(),
         Box::<hello_once::HelloOnce>::default(),
         Box::<idle_quiet::IdleQuiet>::default(),
         Box::<moderation::Moderation>::default(),
         Box::<no_error_log::NoErrorLog>::default(),
         Box::<owed_is_pushed::OwedIsPushed>::default(),
         Box::<quiet_hello::QuietHello>::default(),
+        Box::<limiter::Limiter>::default(),
+        Box::<priorities::Priorities>::default(),
         Box::<registration_stays::RegistrationStays>::default(),
         Box::<terms_kept::TermsKept>::default(),
         Box::<unsuited_stops::UnsuitedStops>::default(),

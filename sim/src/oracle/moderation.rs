@@ -26,11 +26,14 @@ pub struct Moderation {
     members: BTreeMap<PeerKey, MemberId>,
     /// As the store has it.
     present: BTreeMap<PeerKey, bool>,
-    /// Was said to be kicked, and its leave is not durable yet.
-    leaving: BTreeSet<PeerKey>,
+    /// Whose leave became durable since somebody's kick that is not answered was heard.
+    left: BTreeSet<PeerKey>,
+    kicking: BTreeSet<PeerKey>,
     /// Control planes that a kick named exactly.
     named: BTreeSet<PeerKey>,
     banned: BTreeSet<MemberId>,
+    /// Whose ban was taken back, perhaps before it was acknowledged.
+    unbanned: BTreeSet<MemberId>,
 }
 
 impl Oracle for Moderation {
@@ -41,11 +44,14 @@ impl Oracle for Moderation {
     fn see(&mut self, _: Moment, record: &Record, view: &View) -> Result<(), String> {
         let cast = &*view.cast;
         match record {
-            Record::OwnerStarted { .. } => self.leaving.clear(),
+            Record::OwnerStarted { .. } => self.kicking.clear(),
             Record::Attached { peer, hello, .. } | Record::QuietAttached { peer, hello, .. } => {
                 return self.attached(peer, hello, cast);
             }
             Record::Moderation { peer, frame, .. } if self.is_admin(peer, cast) => {
+                if matches!(**frame, ClientFrame::Kick { .. }) {
+                    self.kick_heard(peer);
+                }
                 self.asked(frame, cast);
             }
             Record::Sent { peer, frame, .. } => return self.sent(peer, frame, cast),
@@ -111,16 +117,25 @@ impl Moderation {
                 let member = member_called(target, cast);
                 self.named.extend(member.cloned().map(PeerKey::Member));
             }
+            ClientFrame::Ban { target, .. } => {
+                if let Some(member) = self.member_meant(target, cast) {
+                    self.unbanned.remove(&member);
+                }
+            }
             ClientFrame::Unban { target, .. } => {
-                let key: Option<PubKey> = target.parse().ok();
-                let of_session = key.and_then(|key| self.members.get(&PeerKey::Session(key)));
-                let member = of_session.or_else(|| member_called(target, cast)).cloned();
-                if let Some(member) = member {
+                if let Some(member) = self.member_meant(target, cast) {
                     self.banned.remove(&member);
+                    self.unbanned.insert(member);
                 }
             }
             _ => {}
         }
+    }
+
+    fn member_meant(&self, target: &str, cast: &Cast) -> Option<MemberId> {
+        let key: Option<PubKey> = target.parse().ok();
+        let of_session = key.and_then(|key| self.members.get(&PeerKey::Session(key)));
+        of_session.or_else(|| member_called(target, cast)).cloned()
     }
 
     fn sent(&mut self, peer: &PeerKey, frame: &[u8], cast: &Cast) -> Result<(), String> {
@@ -138,29 +153,46 @@ impl Moderation {
             return Err(format!("{peer} is no admin, and was obeyed"));
         }
         match decode_broker(frame) {
-            Ok(BrokerFrame::KickAck(ack)) => self.kicked(&ack),
+            Ok(BrokerFrame::KickAck(ack)) => self.kicked(peer, &ack),
             Ok(BrokerFrame::BanAck(ack)) => self.ban(&ack.banned.as_str().into()),
             _ => Ok(()),
         }
     }
 
-    fn kicked(&mut self, ack: &KickAck) -> Result<(), String> {
+    fn kick_heard(&mut self, by: &PeerKey) {
+        if self.kicking.is_empty() {
+            self.left.clear();
+        }
+        self.kicking.insert(by.clone());
+    }
+
+    fn kicked(&mut self, by: &PeerKey, ack: &KickAck) -> Result<(), String> {
+        // Of two that were heard before the first answer only that one is judged.
+        if !self.kicking.remove(by) {
+            return Ok(());
+        }
         for name in &ack.kicked {
             // Where several are called so, it is not known which.
-            let alike = self.names.get(name).into_iter().flatten();
-            let mut alike = alike.filter(|key| self.present.get(&***key) == Some(&true));
+            let mut alike = self.names.get(name).into_iter().flatten();
             let (Some(key), None) = (alike.next(), alike.next()) else {
                 continue;
             };
             if matches!(**key, PeerKey::Member(_)) && !self.named.contains(&**key) {
                 return Err(format!("no kick named {key}, and it was kicked"));
             }
-            self.leaving.insert((**key).clone());
+            if !self.left.contains(&**key) {
+                return Err(format!(
+                    "{key} is said to be kicked, and its leave is not durable"
+                ));
+            }
         }
         Ok(())
     }
 
     fn ban(&mut self, member: &MemberId) -> Result<(), String> {
+        if self.unbanned.contains(member) {
+            return Ok(());
+        }
         self.banned.insert(member.clone());
         let mut here = self.present.iter().filter(|(_, present)| **present);
         match here.find(|(key, _)| self.banned_behind(key) == Some(member)) {
@@ -173,11 +205,8 @@ impl Moderation {
         self.members.insert(row.key.clone(), row.member.clone());
         self.present.insert(row.key.clone(), row.present);
         if !row.present {
-            self.leaving.remove(&row.key);
+            self.left.insert(row.key.clone());
             return Ok(());
-        }
-        if self.leaving.contains(&row.key) {
-            return Err(format!("{} was kicked, and holds its lease", row.key));
         }
         match self.banned_behind(&row.key) {
             Some(member) => Err(format!("{member} is banned, and {} holds a lease", row.key)),
@@ -300,9 +329,13 @@ mod tests {
     #[test]
     fn a_kicked_lease_that_survives_is_found() {
         let history = |leaves: bool| {
-            let mut history = vec![put(2, true), kick_ack(1, "peer 2")];
+            let kick = asked(ClientFrame::Kick {
+                whom: Whom::All,
+                req_id: None,
+            });
+            let mut history = vec![put(2, true), kick];
             history.extend(leaves.then(|| put(2, false)));
-            history.push(put(2, true));
+            history.push(kick_ack(1, "peer 2"));
             judge(&history)
         };
         assert!(history(true).is_ok());

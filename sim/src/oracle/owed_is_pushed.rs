@@ -180,6 +180,9 @@ impl OwedIsPushed {
                 continue;
             }
             for (seq, (_, owed_since)) in owed {
+                if super::retention_may_be_over(at, *owed_since, view) {
+                    continue;
+                }
                 let calm = here.since.max(*owed_since).max(self.calm_since);
                 if at > calm && at.since_us(calm) > WITHIN_US {
                     return Err(format!(

@@ -121,7 +121,11 @@ pub fn committed(ops: Vec<Op>) -> Record {
 }
 
 pub fn peer_put(peer: u8, present: bool) -> Record {
-    committed(vec![Op::PeerPut(Box::new(PeerRow {
+    committed(vec![Op::PeerPut(Box::new(peer_row(peer, present)))])
+}
+
+pub fn peer_row(peer: u8, present: bool) -> PeerRow {
+    PeerRow {
         key: PeerKey::Session(pubkey(peer)),
         role: Role::Session,
         member: MemberId::from("m"),
@@ -130,7 +134,7 @@ pub fn peer_put(peer: u8, present: bool) -> Record {
         joined_at: Wall(0),
         last_seen: Wall(0),
         registration: Registration::default(),
-    }))])
+    }
 }
 
 /// What one accept commits: message, dedupe record and delivery.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bowline_core::id::{ConnId, PeerKey, PubKey};
 use bowline_core::store::mesh::Op;
-use bowline_core::wire::{BrokerFrame, decode_broker};
+use bowline_core::wire::ClientFrame;
 
 use crate::clock::Moment;
 use crate::kernel::NodeId;
@@ -26,9 +26,10 @@ const MUST_LEAVE_AFTER_US: u64 = 165_000_000;
 pub struct Truth {
     owner: Owner,
     peers: BTreeMap<Arc<PeerKey>, Peer>,
-    /// What they are called, and the key of the member behind them, as their hellos said.
-    named: BTreeMap<String, BTreeSet<Arc<PeerKey>>>,
+    /// The key of the member behind them, as their hellos said.
     members: BTreeMap<Arc<PeerKey>, PubKey>,
+    /// Who asked for a kick that is not answered.
+    kicking: BTreeSet<Arc<PeerKey>>,
 }
 
 #[derive(Default)]
@@ -61,6 +62,7 @@ impl Truth {
     pub fn see(&mut self, at: Moment, record: &Record) {
         match record {
             Record::OwnerStarted { node } => {
+                self.kicking.clear();
                 self.weigh_all(at);
                 self.owner.node = *node;
                 self.owner.started = at;
@@ -101,10 +103,6 @@ impl Truth {
                 peer,
                 hello,
             } if *node == self.owner.node => {
-                if let Some(name) = &hello.about.display_name {
-                    let alike = self.named.entry(name.clone()).or_default();
-                    alike.insert(Arc::clone(peer));
-                }
                 self.members.insert(Arc::clone(peer), hello.member_pubkey);
                 self.weigh(at, peer);
                 let many = matches!(**peer, PeerKey::Member(_));
@@ -133,7 +131,16 @@ impl Truth {
             Record::Bye { node, peer, .. } if *node == self.owner.node => {
                 self.end(peer);
             }
-            Record::Sent { node, frame, .. } if *node == self.owner.node => self.kicked(frame),
+            Record::Moderation { node, peer, frame } if *node == self.owner.node => {
+                if matches!(**frame, ClientFrame::Kick { .. }) {
+                    self.kicking.insert(Arc::clone(peer));
+                }
+            }
+            Record::Sent {
+                node, peer, frame, ..
+            } if *node == self.owner.node && answers_a_kick(frame) => {
+                self.kicking.remove(peer);
+            }
             Record::MeshCommitted { ops, .. } => ops.iter().for_each(|op| self.banned(op)),
             _ => {}
         }
@@ -151,7 +158,14 @@ impl Truth {
             return true;
         }
         entry.ended |= entry.may;
-        std::mem::take(&mut entry.may)
+        if std::mem::take(&mut entry.may) {
+            return true;
+        }
+        // Whom a kick reaches it says afterwards, and whether that is right others judge.
+        let is_kicked = !self.kicking.is_empty();
+        // It may have come back before its leave was durable.
+        entry.ended |= is_kicked && entry.conns.is_empty();
+        is_kicked
     }
 
     /// It has been silent for so long that its lease must have ended, and that its end is durable.
@@ -190,21 +204,6 @@ impl Truth {
         entry.conns.clear();
     }
 
-    /// Names are those of the hellos: where several are called so, any of them may be meant.
-    fn kicked(&mut self, frame: &[u8]) {
-        if !frame.starts_with(b"{\"type\":\"kick_ack\"") {
-            return;
-        }
-        let Ok(BrokerFrame::KickAck(ack)) = decode_broker(frame) else {
-            return;
-        };
-        for name in &ack.kicked {
-            for peer in self.named.get(name).cloned().unwrap_or_default() {
-                self.end(&peer);
-            }
-        }
-    }
-
     /// Of the member and of all its sessions, in the same transaction.
     fn banned(&mut self, op: &Op) {
         let Op::MemberPut(row) = op else { return };
@@ -241,4 +240,11 @@ impl Truth {
             entry.may |= long_enough && silent && !entry.ended;
         }
     }
+}
+
+/// When the leaves that it made are durable.
+fn answers_a_kick(frame: &[u8]) -> bool {
+    [&b"{\"type\":\"kick_ack\""[..], b"{\"type\":\"error\""]
+        .iter()
+        .any(|begin| frame.starts_with(begin))
 }

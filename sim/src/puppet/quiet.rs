@@ -134,6 +134,7 @@ impl Puppet {
         self.sent.push(Outgoing {
             send: send.clone(),
             state: SendState::Unknown,
+            message_id: None,
         });
         let sent = Record::PuppetSent {
             key: Arc::clone(&self.me().key),
