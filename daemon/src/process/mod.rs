@@ -98,9 +98,9 @@ impl Process {
     /// If that takes too long.
     pub async fn stop(self) -> Result<(), Failure> {
         tracing::info!("stopping");
-        let stopped = self.running.stop().await;
+        // While the home is still ours: whoever takes it next listens at the same path.
         let removed = std::fs::remove_file(self.home.socket());
-        stopped?;
+        self.running.stop().await?;
         tracing::info!("stopped");
         Ok(removed?)
     }
