@@ -200,14 +200,14 @@ async fn a_kick_ends_a_lease_and_one_in_grace_is_told_when_it_comes() {
 
     a.send(&json!({"type": "kick", "target": "bob", "_reqId": "k"}))
         .await;
-    let ack = a.expect("kick_ack").await;
-    assert_eq!(ack["kicked"], json!(["bob"]));
-    assert_eq!(ack["affected"], json!(["bob"]));
-    assert_eq!(b.expect_close().await, (4001, "kicked".into()));
     assert_eq!(
         events(&mut a, 1).await,
         [("peer_left".into(), json!(bob.key()))]
     );
+    let ack = a.expect("kick_ack").await;
+    assert_eq!(ack["kicked"], json!(["bob"]));
+    assert_eq!(ack["affected"], json!(["bob"]));
+    assert_eq!(b.expect_close().await, (4001, "kicked".into()));
 
     // It heard of it, and may come again; its socket dies, and it is kicked where it cannot hear it.
     let (b, _) = bob.attach(&broker).await;
@@ -223,11 +223,11 @@ async fn a_kick_ends_a_lease_and_one_in_grace_is_told_when_it_comes() {
         .any(|peer| peer["displayName"] == "bob" && peer["state"] == "live")
     {}
     a.send(&json!({"type": "kick", "target": bob.key()})).await;
-    assert_eq!(a.expect("kick_ack").await["kicked"], json!(["bob"]));
     assert_eq!(
         events(&mut a, 1).await,
         [("peer_left".into(), json!(bob.key()))]
     );
+    assert_eq!(a.expect("kick_ack").await["kicked"], json!(["bob"]));
     let mut late = Client::connect(&broker).await;
     late.send(&bob.hello()).await;
     assert_eq!(late.expect_close().await, (4001, "kicked".into()));
