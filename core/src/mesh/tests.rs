@@ -1,6 +1,7 @@
 //! The mesh as its shell sees it: a store that commits when told, and frames by connection.
 
 mod plain;
+mod receipts;
 mod suites;
 
 use alloc::boxed::Box;
