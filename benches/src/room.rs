@@ -65,6 +65,7 @@ impl Room {
             room.feed(Input::Attach {
                 conn: conn(peer),
                 hello,
+                local: false,
             });
         }
         room.settle();

@@ -85,6 +85,8 @@ pub(crate) struct ToMesh {
     /// Known once the hello was verified.
     pub(crate) mesh: Option<Arc<MeshHandle>>,
     pub(crate) info: ConnInfo,
+    /// It comes from this host.
+    pub(crate) local: bool,
 }
 
 impl Upstream<FromClient> for ToMesh {
@@ -99,7 +101,8 @@ impl Upstream<FromClient> for ToMesh {
                 // No longer a handshake under way.
                 self.info.release_slot();
                 mesh.add(conn, self.commands.clone());
-                mesh.offer(Input::Attach { conn, hello }).await;
+                let local = self.local;
+                mesh.offer(Input::Attach { conn, hello, local }).await;
                 self.mesh = Some(mesh);
             }
             FromClient::Frame(frame) => {

@@ -6,7 +6,7 @@ use bowline_core::crypto::Crypto;
 use bowline_core::id::{MeshId, PubKey};
 use bowline_core::limits::HELLO_WITHIN;
 use bowline_core::link::server::{ServerLink, ServerLinkConfig};
-use bowline_core::mesh::http as endpoints;
+use bowline_core::mesh::{self, http as endpoints};
 use bowline_core::registry::SignedOnce;
 use bowline_core::wire::http::{BODY_BYTES, HttpAnswer, HttpRefusal};
 use bowline_io::clock::Clock;
@@ -18,6 +18,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinSet;
 
 use crate::connection::{Connections, ToMesh};
 use crate::meshes::{Meshes, OutcomeUnknown};
@@ -55,9 +56,16 @@ impl<C: Clock> Routes<C> {
             (&Method::GET, "/readyz") => self.readiness(),
             (&Method::GET, "/metrics") => self.metrics(),
             (&Method::POST, "/meshes") => {
-                let allowed = is_loopback(info.peer) && !was_forwarded(&request);
+                let allowed = is_local(&request, &info);
                 match body_of(request).await {
                     Ok(body) => answered(self.registry.create(body, allowed).await),
+                    Err(refusal) => refused(&refusal),
+                }
+            }
+            (&Method::POST, "/hook/set-status") => {
+                let local = is_local(&request, &info);
+                match body_of(request).await {
+                    Ok(body) => self.hook(&body, local).await,
                     Err(refusal) => refused(&refusal),
                 }
             }
@@ -67,7 +75,11 @@ impl<C: Clock> Routes<C> {
                 let id = path["/invites/".len()..].to_owned();
                 self.ask(request, Endpoint::Revoke(id)).await
             }
-            (_, "/healthz" | "/readyz" | "/metrics" | "/meshes" | "/join" | "/invites") => {
+            (
+                _,
+                "/healthz" | "/readyz" | "/metrics" | "/meshes" | "/join" | "/invites"
+                | "/hook/set-status",
+            ) => {
                 let message = format!("{path} does not take {method}");
                 refused(&HttpRefusal::new(405, "method_not_allowed", message))
             }
@@ -106,6 +118,7 @@ impl<C: Clock> Routes<C> {
             commands,
             meshes: Arc::clone(&self.meshes),
             mesh: None,
+            local: is_local(request, info),
             info: info.clone(),
         };
         let clock = self.clock.clone();
@@ -166,6 +179,37 @@ impl<C: Clock> Routes<C> {
         }
     }
 
+    async fn hook(&self, body: &[u8], local: bool) -> Response<Body> {
+        let requests = match endpoints::hook_set_status(body, local) {
+            Ok(requests) => requests,
+            Err(refusal) => return refused(&refusal),
+        };
+        for request in requests {
+            let responses = self.ask_all(&request).await;
+            if let Some(answer) = endpoints::hook_answer(&responses) {
+                return answered(Ok(answer));
+            }
+        }
+        answered(Ok(endpoints::hook_told(0)))
+    }
+
+    /// All meshes at once: one that is stalled keeps no other waiting.
+    async fn ask_all(&self, request: &mesh::Request) -> Vec<mesh::Response> {
+        let meshes = self.meshes.all().into_iter();
+        let asked = meshes.map(|mesh| {
+            let request = request.clone();
+            async move { mesh.ask(request).await }
+        });
+        let answers = asked.collect::<JoinSet<_>>().join_all().await;
+        let known = |answer: Result<_, OutcomeUnknown>| {
+            answer.unwrap_or_else(|OutcomeUnknown| mesh::Response::Refused {
+                code: "outcome_unknown",
+                message: ASK_AGAIN,
+            })
+        };
+        answers.into_iter().map(known).collect()
+    }
+
     fn verify(&self, endpoint: &Endpoint, body: &[u8]) -> Result<endpoints::Asked, HttpRefusal> {
         let now = self.clock.now();
         let crypto = &*self.crypto;
@@ -188,6 +232,8 @@ impl<C: Clock> Routes<C> {
     }
 }
 
+const ASK_AGAIN: &str = "it is not certain that it was done: ask again";
+
 enum Endpoint {
     Join,
     Register,
@@ -205,6 +251,10 @@ async fn body_of(request: Request<Incoming>) -> Result<Bytes, HttpRefusal> {
             };
             HttpRefusal::new(status, code, error.to_string())
         })
+}
+
+fn is_local(request: &Request<Incoming>, info: &ConnInfo) -> bool {
+    is_loopback(info.peer) && !was_forwarded(request)
 }
 
 /// A proxy on this host speaks for somebody elsewhere.
@@ -239,9 +289,5 @@ fn refused(refusal: &HttpRefusal) -> Response<Body> {
 }
 
 fn outcome_unknown() -> HttpRefusal {
-    HttpRefusal::new(
-        503,
-        "outcome_unknown",
-        "it is not certain that it was done: ask again",
-    )
+    HttpRefusal::new(503, "outcome_unknown", ASK_AGAIN)
 }

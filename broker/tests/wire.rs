@@ -527,6 +527,59 @@ async fn a_broker_whose_store_was_taken_over_halts_and_the_next_recovers() {
 }
 
 #[tokio::test]
+async fn a_hook_on_this_host_sets_the_status_of_a_session_in_every_mesh() {
+    let broker = BrokerProcess::start(&[]);
+    let mut rooms = Vec::new();
+    for slug in ["team", "other"] {
+        let mesh = TestMesh::create(&broker, slug).await;
+        let member = mesh.member(&broker).await;
+        let ada = member.session("ada").join(&broker).await.0;
+        rooms.push((ada, member.session("bob").join(&broker).await.0));
+    }
+    let hook = json!({ "cwd": "/nowhere", "session_id": "ada", "status": "working" });
+    let path = "/hook/set-status";
+    let forwarded = [("x-forwarded-for", "203.0.113.7")];
+    let (status, refused) = broker.request_with("POST", path, &hook, &forwarded).await;
+    assert_eq!(
+        (status, refused["error"].as_str()),
+        (401, Some("unauthorized"))
+    );
+    for (_, bob) in &mut rooms {
+        assert_eq!(status_of(bob, "ada").await, "idle");
+    }
+
+    let told = broker.request("POST", path, &hook).await;
+    assert_eq!(told, (200, json!({ "ok": true, "peers": 2 })));
+    for (_, bob) in &mut rooms {
+        assert_eq!(status_of(bob, "ada").await, "working");
+        assert_eq!(status_of(bob, "bob").await, "idle");
+    }
+
+    // The surest that is anywhere decides: nobody is guessed at beside it.
+    let (ada, mut bob) = rooms.pop().expect("the other room");
+    ada.cut();
+    bob.send(&json!({ "type": "bye" })).await;
+    bob.expect_close_past_events().await;
+    let hook = json!({ "cwd": "/", "session_id": "bob", "status": "dnd" });
+    let told = broker.request("POST", path, &hook).await;
+    assert_eq!(told, (200, json!({ "ok": true, "peers": 1 })));
+    let (_, bob) = &mut rooms[0];
+    assert_eq!(status_of(bob, "ada").await, "working");
+    assert_eq!(status_of(bob, "bob").await, "dnd");
+
+    let (status, _) = broker.request("POST", path, &json!({ "cwd": "/" })).await;
+    assert_eq!(status, 400);
+    assert_eq!(broker.request("GET", path, &Value::Null).await.0, 405);
+}
+
+async fn status_of(client: &mut Client, name: &str) -> String {
+    let peers = client.peers().await;
+    let peer = peers.iter().find(|peer| peer["displayName"] == name);
+    let status = peer.and_then(|peer| peer["status"].as_str());
+    status.expect("it is listed").to_owned()
+}
+
+#[tokio::test]
 async fn a_mesh_is_not_made_through_a_proxy() {
     let broker = BrokerProcess::start(&[]);
     let body = TestMesh::creation(&secret(), "team", now_ms());

@@ -192,6 +192,7 @@ fn attach(hello: VerifiedHello) -> Input {
     Input::Attach {
         conn: CONN,
         hello: Box::new(hello),
+        local: false,
     }
 }
 

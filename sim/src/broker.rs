@@ -238,6 +238,7 @@ impl Broker {
                     let input = mesh::Input::Attach {
                         conn: conn.id,
                         hello,
+                        local: false,
                     };
                     conn.hop_to_mesh(k, node, hop_most_us, input);
                 }

@@ -10,6 +10,7 @@ use super::lease::{self, Attached};
 use super::presence::{Announcement, display_name};
 use super::receipts::ToldUpto;
 use super::stream::{Continue, Stream};
+use super::waiting::Greeting;
 use super::{MemberUse, Mesh, Output, Promise, Why, closed_by_bye};
 use crate::id::{ConnId, Epoch, PeerKey, ReceiptNumber, Role};
 use crate::limits::{
@@ -27,7 +28,8 @@ use crate::wire::feature::{ATTEST1, FEATURES1, Features, LIVE1, RECEIPTS1, RESUM
 use crate::wire::{BrokerFrame, Close, HelloCode, Status, plain};
 
 impl Mesh {
-    pub(super) fn attach(&mut self, now: Now, id: ConnId, hello: VerifiedHello) {
+    pub(super) fn attach(&mut self, now: Now, id: ConnId, greeting: Greeting) {
+        let Greeting { hello, local } = greeting;
         let member = match self.admit(now, &hello) {
             Ok(member) => member,
             Err(code) => return self.refuse_hello(now, id, code),
@@ -87,8 +89,9 @@ impl Mesh {
             peer.passed_over = 0;
             peer.heard_at = now.mono;
         }
-        self.conns
-            .insert(id, Conn::new(id, key.clone(), &offered, now.mono));
+        let mut conn = Conn::new(id, key.clone(), &offered, now.mono);
+        conn.local = local;
+        self.conns.insert(id, conn);
         self.out.push(Output::Attached { conn: id });
         self.acknowledge_hello(id, &hello, &member, features);
         self.pump_stream(now, id);

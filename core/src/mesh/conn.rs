@@ -17,6 +17,8 @@ pub struct Conn {
     pub session_pubkey: Option<PubKey>,
     /// It sends only, and is no connection of a lease.
     pub quiet: Option<Quiet>,
+    /// It comes from the broker's own host.
+    pub local: bool,
     pub features: bool,
     pub live1: bool,
     pub resume1: bool,
@@ -69,6 +71,7 @@ impl Conn {
             peer,
             session_pubkey: offered.session_pubkey,
             quiet: None,
+            local: false,
             features: offered.features,
             live1: offered.live1,
             resume1: offered.resume1,

@@ -1,21 +1,23 @@
 //! The mesh's HTTP endpoints: a body to a verified [`Request`], and a [`Response`] to its answer.
 //!
 //! What a mesh is asked over HTTP carries its own proof: an invite that the mesh's owner signed, or
-//! the owner's signature under the request.
+//! the owner's signature under the request. A hook has none: it is heard from the broker's own host.
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Request, Response};
+use super::{Request, Response, Whose};
 use crate::crypto::invite::{InviteError, InviteToken};
 use crate::crypto::{Crypto, canonical};
-use crate::id::{InviteId, MeshId, PubKey, Signature};
+use crate::id::{InviteId, MeshId, PubKey, SessionId, Signature};
 use crate::limits::NAME_BYTES;
 use crate::registry::{Signed, SignedOnce};
 use crate::time::{Now, Wall};
+use crate::wire::Status;
 use crate::wire::decode::cut;
 use crate::wire::http::{HttpAnswer, HttpRefusal, read_body};
 
@@ -171,6 +173,67 @@ pub fn revoke_invite(
     Ok((mesh_id, Request::RevokeInvite { id }))
 }
 
+/// `POST /hook/set-status`: what every mesh is asked. The surest comes first; the next is asked
+/// only where [`hook_answer`] has nothing to say.
+///
+/// # Errors
+/// `unauthorized` from anywhere but the broker's own host, `bad_request`.
+pub fn hook_set_status(body: &[u8], local: bool) -> Result<Vec<Request>, HttpRefusal> {
+    #[derive(Deserialize)]
+    struct Body {
+        cwd: String,
+        pid: Option<u64>,
+        status: Status,
+        session_id: Option<SessionId>,
+    }
+
+    if !local {
+        let message = "a hook is heard from the broker's own host only";
+        return Err(HttpRefusal::new(401, "unauthorized", message));
+    }
+    let Body {
+        cwd,
+        pid,
+        status,
+        session_id,
+    } = read_body(body)?;
+    let process = pid.map(|pid| Whose::Process {
+        cwd: cwd.clone(),
+        pid,
+    });
+    let whose = [
+        session_id.map(Whose::Session),
+        process,
+        Some(Whose::Directory(cwd)),
+    ];
+    let ask = |whose| Request::SetStatus { whose, status };
+    Ok(whose.into_iter().flatten().map(ask).collect())
+}
+
+/// From what all meshes said to one of [`hook_set_status`]'s. `None`: nobody was there.
+#[must_use]
+pub fn hook_answer(responses: &[Response]) -> Option<HttpAnswer> {
+    let set = responses
+        .iter()
+        .filter(|response| **response == Response::StatusSet)
+        .count();
+    if set > 0 {
+        return Some(hook_told(set));
+    }
+    // It may be there that it is: a less certain guess would hit another.
+    let refused = responses
+        .iter()
+        .find(|response| matches!(response, Response::Refused { .. }));
+    refused.map(answer)
+}
+
+/// Of how many peers the status was set, or left because it is `dnd`. None is no error: hooks run
+/// before their session is here, and after.
+#[must_use]
+pub fn hook_told(peers: usize) -> HttpAnswer {
+    HttpAnswer::new(200, &json!({ "ok": true, "peers": peers }))
+}
+
 /// A mesh's answer as it leaves.
 #[must_use]
 pub fn answer(response: &Response) -> HttpAnswer {
@@ -188,6 +251,8 @@ pub fn answer(response: &Response) -> HttpAnswer {
         Response::InviteRegistered | Response::InviteRevoked => {
             HttpAnswer::new(200, &json!({ "ok": true }))
         }
+        Response::StatusSet => hook_told(1),
+        Response::NobodyThere => hook_told(0),
         Response::Refused { code, message } => {
             let status = match *code {
                 "busy" | "capacity" | "outcome_unknown" => 503,

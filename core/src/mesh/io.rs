@@ -6,14 +6,14 @@ use alloc::string::String;
 use bytes::Bytes;
 
 use crate::crypto::invite::InviteToken;
-use crate::id::{ConnId, InviteId, LoadId, MemberId, MeshId, PubKey, RequestId};
+use crate::id::{ConnId, InviteId, LoadId, MemberId, MeshId, PubKey, RequestId, SessionId};
 use crate::limits::Limits;
 use crate::link::VerifiedHello;
 use crate::store;
 use crate::store::mesh::{Load, Loaded, Op};
 use crate::time::Wall;
 use crate::wire::feature::Features;
-use crate::wire::{ClientFrame, Close};
+use crate::wire::{ClientFrame, Close, Status};
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -34,6 +34,8 @@ pub enum Input {
     Attach {
         conn: ConnId,
         hello: Box<VerifiedHello>,
+        /// It comes from the broker's own host.
+        local: bool,
     },
     /// From a connection's link, in order. Of a connection that is not attached: ignored.
     Frame {
@@ -107,6 +109,17 @@ pub enum Request {
     },
     /// `DELETE /invites/ID`, owner-signed.
     RevokeInvite { id: InviteId },
+    /// `POST /hook/set-status`, from the broker's own host.
+    SetStatus { whose: Whose, status: Status },
+}
+
+/// Whose status a program next to a session sets: among the peers on the broker's own host, and
+/// where it is said of several, the newest connection's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    Session(SessionId),
+    Process { cwd: String, pid: u64 },
+    Directory(String),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -117,6 +130,9 @@ pub enum Response {
     },
     InviteRegistered,
     InviteRevoked,
+    /// Also where the peer's own `dnd` was left as it is.
+    StatusSet,
+    NobodyThere,
     /// One of the codes of `/join`, or `busy`.
     Refused {
         code: &'static str,

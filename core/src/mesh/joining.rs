@@ -65,6 +65,7 @@ impl Mesh {
                 self.ledger.push(Op::InvitePut(row), 128);
                 Response::InviteRevoked
             }
+            Request::SetStatus { whose, status } => self.on_hook(now, &whose, status),
         };
         // Also of one who had joined before: that may not be durable yet.
         self.gate.hold(

@@ -23,6 +23,7 @@ mod durable;
 mod expiring;
 mod explaining;
 mod hellos;
+mod hook;
 pub mod http;
 mod io;
 mod joining;
@@ -50,7 +51,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 pub use census::Census;
-pub use io::{Config, Input, Output, Request, Response};
+pub use io::{Config, Input, Output, Request, Response, Whose};
 
 use self::accepting::{PendingAck, PendingSend};
 use self::conn::Conn;
@@ -65,6 +66,7 @@ use self::receipts::Numbers;
 use self::roster::Roster;
 use self::settlements::Settlements;
 use self::stream::Stream;
+use self::waiting::Greeting;
 use crate::dedupe::Dedupe;
 use crate::entropy::Entropy;
 use crate::gate::{Durable, Gate};
@@ -77,7 +79,6 @@ use crate::limits::{
     KNOWN_ABSENT_PER_MESH, Limits, MEMBERS_PER_MESH, OWNER_LATE, PEERS_PER_MESH,
     SEEN_HELLOS_PER_MESH, SEEN_IDS_PER_FRAME, UNPERSISTED_TXNS,
 };
-use crate::link::VerifiedHello;
 use crate::machine::{Machine, Outbox, Timeout};
 use crate::mark::{Mark, Marks};
 use crate::store::ledger::Ledger;
@@ -106,7 +107,7 @@ pub struct Mesh {
     /// Those of `conns` that send only: of no lease, one a key.
     quiet: BTreeMap<PeerKey, ConnId>,
     /// Hellos that are answered late.
-    waiting: BTreeMap<ConnId, Box<VerifiedHello>>,
+    waiting: BTreeMap<ConnId, Greeting>,
     kicked: Kicked,
     dedupe: Dedupe<(PeerKey, ClientMessageId), DedupeRow>,
     settlements: Settlements,
@@ -694,7 +695,9 @@ impl Machine for Mesh {
         self.out.assert_drained();
         self.notice_lateness(now);
         match input {
-            Input::Attach { conn, hello } => self.greeted(now, conn, hello),
+            Input::Attach { conn, hello, local } => {
+                self.greeted(now, conn, Greeting { hello, local });
+            }
             Input::Frame { conn, frame } => self.on_frame(now, conn, frame),
             Input::Closed { conn } => self.closed(now, conn),
             Input::Sent { conn, bytes } => self.on_sent(now, conn, bytes),

@@ -380,7 +380,7 @@ impl Mesh {
     /// No connection of it is told what happens to its lease: it is in grace, or its hello waits.
     fn is_unheard(&self, key: &PeerKey) -> bool {
         let lease = self.peers.get(key).map(|peer| &peer.lease);
-        let waits = self.waiting.values().any(|hello| hello.key == *key);
+        let waits = self.waiting.values().any(|one| one.hello.key == *key);
         waits || matches!(lease, Some(Lease::Grace { .. }))
     }
 

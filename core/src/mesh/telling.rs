@@ -238,7 +238,7 @@ impl Mesh {
         self.deliver(key);
     }
 
-    fn set_status(&mut self, now: Now, id: ConnId, status: Status) {
+    pub(super) fn set_status(&mut self, now: Now, id: ConnId, status: Status) {
         self.register(id, |row| row.registration.status = status);
         let Some(key) = self.conns.get(&id).map(|conn| conn.peer.clone()) else {
             return;

@@ -26,6 +26,7 @@ use crate::wire::{
     Base64Body, BrokerFrame, ClientFrame, Priority, ProtocolVersion, Status, decode_broker,
 };
 
+mod hook;
 mod moderation;
 mod quiet;
 mod roles;
@@ -43,6 +44,8 @@ struct Rig {
     /// Report what was sent as sent at once.
     instant: bool,
     unsent: BTreeMap<ConnId, u64>,
+    /// Those who connect are on the broker's own host.
+    local: bool,
     next_conn: u64,
     next_hello: u8,
     limits: Limits,
@@ -89,6 +92,7 @@ impl Rig {
             responses: Vec::new(),
             instant: true,
             unsent: BTreeMap::new(),
+            local: false,
             next_conn: 0,
             next_hello: 0,
             limits,
@@ -193,6 +197,7 @@ impl Rig {
         self.input(Input::Attach {
             conn,
             hello: Box::new(hello),
+            local: self.local,
         });
         conn
     }

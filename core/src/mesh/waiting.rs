@@ -16,26 +16,34 @@ use crate::mark::Mark;
 use crate::time::Now;
 use crate::wire::{Close, plain};
 
+/// A hello whose signatures are good.
+#[derive(Debug)]
+pub(super) struct Greeting {
+    pub(super) hello: Box<VerifiedHello>,
+    /// It came from the broker's own host.
+    pub(super) local: bool,
+}
+
 impl Mesh {
-    /// A hello whose signatures are good: it is answered now, or waits.
-    pub(super) fn greeted(&mut self, now: Now, id: ConnId, hello: Box<VerifiedHello>) {
-        if !self.duels(now, &hello) || self.waiting.len() >= HELLOS_WAITING {
-            return self.attach(now, id, *hello);
+    /// It is answered now, or waits.
+    pub(super) fn greeted(&mut self, now: Now, id: ConnId, greeting: Greeting) {
+        if !self.duels(now, &greeting.hello) || self.waiting.len() >= HELLOS_WAITING {
+            return self.attach(now, id, greeting);
         }
         self.marks.hit(Mark::HelloWaits);
         self.timers
             .set(Why::Hello(id), now.mono + HELLO_ANSWERED_WITHIN);
-        self.waiting.insert(id, hello);
+        self.waiting.insert(id, greeting);
     }
 
     /// Its time is over: the newest hello of its key is answered, and those before it are as
     /// connections that were replaced.
     pub(super) fn waited(&mut self, now: Now, id: ConnId) {
-        let Some(key) = self.waiting.get(&id).map(|hello| hello.key.clone()) else {
+        let Some(key) = self.key_of_waiting(id) else {
             return;
         };
         let mut of_key = self.stop_waiting(&key);
-        let Some((newest, hello)) = of_key.pop() else {
+        let Some((newest, greeting)) = of_key.pop() else {
             return;
         };
         for (older, _) in of_key {
@@ -44,13 +52,13 @@ impl Mesh {
                 close: Close::session_replaced(),
             });
         }
-        self.attach(now, newest, *hello);
+        self.attach(now, newest, greeting);
     }
 
     /// The live connection of `key` is gone: whoever waited for that need not any more.
     pub(super) fn nobody_to_duel(&mut self, now: Now, key: &PeerKey) {
-        for (id, hello) in self.stop_waiting(key) {
-            self.attach(now, id, *hello);
+        for (id, greeting) in self.stop_waiting(key) {
+            self.attach(now, id, greeting);
         }
     }
 
@@ -71,9 +79,14 @@ impl Mesh {
             && !peer.lease.connections().is_empty()
     }
 
+    fn key_of_waiting(&self, id: ConnId) -> Option<PeerKey> {
+        let greeting = self.waiting.get(&id)?;
+        Some(greeting.hello.key.clone())
+    }
+
     /// Oldest first.
-    fn stop_waiting(&mut self, key: &PeerKey) -> Vec<(ConnId, Box<VerifiedHello>)> {
-        let of_key = self.waiting.iter().filter(|(_, hello)| hello.key == *key);
+    fn stop_waiting(&mut self, key: &PeerKey) -> Vec<(ConnId, Greeting)> {
+        let of_key = self.waiting.iter().filter(|(_, one)| one.hello.key == *key);
         let ids: Vec<ConnId> = of_key.map(|(id, _)| *id).collect();
         let take = |id| {
             self.timers.cancel(&Why::Hello(id));
