@@ -166,8 +166,6 @@ impl From<Rung> for DeliveryState {
 #[serde(rename_all = "snake_case")]
 pub enum WaitsFor {
     Nothing,
-    /// The store, to make it durable.
-    Store,
     /// The recipient, to connect.
     Reattach,
     /// The recipient's status: it takes only what is more urgent.

@@ -403,7 +403,7 @@ prop_compose! {
             rung().prop_map(DeliveryState::from)
         ],
         waits_for in prop_oneof![
-            Just(WaitsFor::Nothing), Just(WaitsFor::Store), Just(WaitsFor::Reattach),
+            Just(WaitsFor::Nothing), Just(WaitsFor::Reattach),
             Just(WaitsFor::Status), Just(WaitsFor::Suite), Just(WaitsFor::Acknowledgement),
             Just(WaitsFor::Window), Just(WaitsFor::Connection), Just(WaitsFor::Turn)
         ],

@@ -135,7 +135,6 @@ fn said_by_broker(message: &Value, waits_for: &str) -> Option<String> {
     let why = &message["why"];
     let name = recipient(message);
     Some(match waits_for {
-        "store" => "waiting for the broker's store: it is not durable there yet".to_owned(),
         "reattach" => format!(
             "waiting for reattach: {name} has no connection; it is pushed when {name} is back"
         ),
@@ -267,7 +266,6 @@ mod tests {
             ),
             ("accepted", by_broker("window"), "waiting for bob"),
             ("accepted", by_broker("turn"), "older messages"),
-            ("accepted", by_broker("store"), "the broker's store"),
             ("accepted", by_broker("suite"), "cannot open"),
             ("accepted", by_broker("unknown"), "unknown: the broker"),
             (
