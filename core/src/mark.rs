@@ -79,6 +79,7 @@ marks! {
     RateLimited,
     RecipientFull,
     StorageFull,
+    LookUpStalled,
     LimiterGaveBack,
     // receipts, retention, questions
     SettledDelivered,

@@ -15,9 +15,9 @@ use alloc::vec::Vec;
 
 use sha2::{Digest, Sha256};
 
-use super::{Continue, Mesh, Output, Promise, Why};
+use super::{Continue, Mesh, Output, Promise, Waiting, Why};
 use crate::dedupe::Seen;
-use crate::id::{ClientMessageId, ConnId, Fingerprint, MemberId, PeerKey, PubKey};
+use crate::id::{ClientMessageId, ConnId, Fingerprint, LoadId, MemberId, PeerKey, PubKey};
 use crate::limits::{
     ACCEPT_DURABLE_WITHIN, BUSY_RETRY_AFTER, KNOWN_ABSENT_FOR, RECIPIENT_FULL_RETRY_AFTER,
     STORAGE_FULL_RETRY_AFTER,
@@ -135,6 +135,23 @@ impl Mesh {
         self.release_held(now, id);
     }
 
+    /// The store is away: whoever waits for a look-up is told to come back, instead of never.
+    pub(super) fn look_ups_stalled(&mut self, now: Now) {
+        let of_send = |(load, waiting): (&LoadId, &Waiting)| {
+            matches!(waiting.then, Continue::Send(_)).then_some(*load)
+        };
+        let stalled: Vec<LoadId> = self.loads.iter().filter_map(of_send).collect();
+        for load in stalled {
+            let Some(Continue::Send(pending)) = self.loads.remove(&load).map(|it| it.then) else {
+                continue;
+            };
+            self.marks.hit(Mark::LookUpStalled);
+            let refusal = self.store_refuses();
+            self.refuse(pending.conn, &pending.send, refusal);
+            self.release_held(now, pending.conn);
+        }
+    }
+
     /// Answers that were not durable in time: `outcome_unknown`, and the accept stands.
     pub(super) fn accepts_overdue(&mut self, now: Now) {
         while let Some(entry) = self.acks.first_entry() {
@@ -212,6 +229,11 @@ impl Mesh {
         checked: Checked,
         client_message_id: ClientMessageId,
     ) {
+        // It would wait for the store for longer than its sender waits for an answer.
+        if self.ledger.is_away() {
+            let refusal = self.store_refuses();
+            return self.refuse(id, &send, refusal);
+        }
         let rate = self.look_up_rate();
         if let Err(wait) = self
             .peer_entry(&checked.sender, now.mono)

@@ -552,6 +552,7 @@ impl Mesh {
                 self.stats.stalls += 1;
                 let backoff = self.ledger.stall();
                 self.timers.set(Why::Store, now.mono + backoff);
+                self.look_ups_stalled(now);
             }
             store::Event::Loaded { load, loaded } => {
                 let Some(waiting) = self.loads.remove(&load) else {

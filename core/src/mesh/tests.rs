@@ -988,12 +988,22 @@ fn an_accept_that_is_not_durable_in_time_is_unknown_and_stands() {
 }
 
 #[test]
-fn a_look_up_that_met_a_stall_is_asked_again() {
+fn a_send_whose_look_up_met_a_stall_is_told_to_come_back() {
     let (mut rig, a, _) = pair();
-    rig.frame(a, send_to(11, "m1", |send| send.first = false));
+    let again = || send_to(11, "m1", |send| send.first = false);
+    rig.frame(a, again());
     rig.loads.clear();
     rig.input(Input::Store(store::Event::Stalled(Stall::Unavailable)));
+    rig.frame(a, again());
+    let acks = rig.acks(a);
+    let codes: Vec<_> = acks.iter().filter_map(|ack| ack.code.as_deref()).collect();
+    assert_eq!(
+        codes,
+        ["busy", "busy"],
+        "and so is one that comes while it is away"
+    );
     rig.advance(Duration::from_secs(1));
+    rig.frame(a, again());
     rig.settle();
     assert!(rig.acks(a)[0].queued);
 }

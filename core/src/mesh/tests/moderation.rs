@@ -45,10 +45,14 @@ impl Rig {
     }
 
     fn kick_ack(&mut self, conn: ConnId) -> KickAck {
-        match self.take(conn).into_iter().next() {
-            Some(BrokerFrame::KickAck(ack)) => ack,
-            other => panic!("a kick_ack, not {other:?}"),
-        }
+        // The leaves are told first: they are what is acknowledged.
+        self.settle();
+        let frames = self.take(conn);
+        let ack = frames.iter().find_map(|frame| match frame {
+            BrokerFrame::KickAck(ack) => Some(ack.clone()),
+            _ => None,
+        });
+        ack.unwrap_or_else(|| panic!("a kick_ack, not {frames:?}"))
     }
 
     fn ban(&mut self, conn: ConnId, target: &str) {
