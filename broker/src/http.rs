@@ -202,7 +202,7 @@ impl<C: Clock> Routes<C> {
         });
         let answers = asked.collect::<JoinSet<_>>().join_all().await;
         let known = |answer: Result<_, OutcomeUnknown>| {
-            answer.unwrap_or_else(|OutcomeUnknown| mesh::Response::Refused {
+            answer.unwrap_or(mesh::Response::Refused {
                 code: "outcome_unknown",
                 message: ASK_AGAIN,
             })
