@@ -34,6 +34,11 @@ fn a_ban_stops_the_other_host_and_unban_and_up_bring_it_back() {
     let (_broker, north, south) = two_hosts(dir.path());
     let (ada, bob) = (north.session("ada"), south.session("bob"));
     ada.until_sees("bob", "live");
+    // A ban that meets it on its way in says `revoked`.
+    wait_for("south itself to be here", || {
+        let mut uplinks = uplinks(&south, "control-plane").into_iter();
+        uplinks.all(|(state, _)| state == "up")
+    });
 
     let banned = north.run(&["ban", "south"]);
     assert_eq!((banned.code, &banned.one()["banned"]), (0, &"south".into()));
