@@ -94,7 +94,7 @@ pub const ALL: &[Guarantee] = &[
         promise: "Same sender, id and fingerprint: the first answer again, and no second message. \
                   Another fingerprint: 409 `idempotency_key_reused`, and nothing written. A refused \
                   request consumes no id.",
-        oracles: &["g3_idempotent"],
+        oracles: &["g3_idempotent", "limiter"],
         tests: &[
             of(
                 BROKER,
@@ -214,7 +214,7 @@ pub const ALL: &[Guarantee] = &[
         promise: "A push that is not acknowledged within its claim is pushed again, without anything \
                   else having to happen. An acknowledgement settles only what is owed to the one \
                   who sent it.",
-        oracles: &["g7_claims"],
+        oracles: &["g7_claims", "priorities"],
         tests: &[
             of(
                 BROKER,
@@ -379,7 +379,12 @@ pub const ALL: &[Guarantee] = &[
                   outbox, `ack` when the message is durable at the broker, `client_ack` when its row \
                   is durable in the inbox, `delivered` when it was acknowledged, `seen` when it was \
                   looked at. A sender that was away learns it when it is back.",
-        oracles: &["g14_truthful", "g14_at_the_sender"],
+        oracles: &[
+            "g14_truthful",
+            "g14_receipts",
+            "g14_explained",
+            "g14_at_the_sender",
+        ],
         tests: &[
             of(
                 "core/src/gate.rs",
