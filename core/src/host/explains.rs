@@ -1,11 +1,11 @@
 //! Questions of where a message is, asked of its broker over the sender's own uplink.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::context::Identity;
+use super::under_way::UnderWay;
 use crate::id::{MessageId, RequestId};
 use crate::store::host::OutboxRow;
 use crate::wire::ClientFrame;
@@ -14,7 +14,7 @@ use crate::wire::receipt::{Explain, ExplainResult};
 
 #[derive(Default)]
 pub(super) struct Explains {
-    under_way: BTreeMap<RequestId, Asked>,
+    under_way: UnderWay<'e', Asked>,
 }
 
 struct Asked {
@@ -31,10 +31,10 @@ impl Explains {
         row: OutboxRow,
     ) -> ClientFrame {
         let row = Box::new(row);
-        self.under_way.insert(request, Asked { who, row });
+        let req_id = Some(self.under_way.begin(request, Asked { who, row }));
         ClientFrame::Explain(Explain {
             id: String::from(message.as_str()),
-            req_id: Some(ReqId(alloc::format!("e{request}"))),
+            req_id,
         })
     }
 
@@ -53,30 +53,21 @@ impl Explains {
         who: &Identity,
         req_id: Option<&ReqId>,
     ) -> Option<(RequestId, Box<OutboxRow>)> {
-        let request = RequestId(req_id?.0.strip_prefix('e')?.parse().ok()?);
-        let is_its = self.under_way.get(&request)?.who == *who;
-        if !is_its {
-            return None;
-        }
-        self.end(request)
+        let (request, asked) = self.under_way.of(req_id?)?;
+        let is_its = asked.who == *who;
+        is_its.then(|| self.end(request)).flatten()
     }
 
     pub(super) fn end(&mut self, request: RequestId) -> Option<(RequestId, Box<OutboxRow>)> {
-        Some((request, self.under_way.remove(&request)?.row))
+        let (request, asked) = self.under_way.end(request)?;
+        Some((request, asked.row))
     }
 
     /// The uplink of `who` is gone.
     pub(super) fn link_lost(&mut self, who: &Identity) -> Vec<(RequestId, Box<OutboxRow>)> {
-        let theirs: Vec<RequestId> = self
-            .under_way
-            .iter()
-            .filter(|(_, asked)| asked.who == *who)
-            .map(|(request, _)| *request)
-            .collect();
-        theirs
-            .into_iter()
-            .filter_map(|request| self.end(request))
-            .collect()
+        let theirs = self.under_way.end_all(|asked| asked.who == *who);
+        let rows = theirs.into_iter();
+        rows.map(|(request, asked)| (request, asked.row)).collect()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -45,6 +45,7 @@ mod sealing;
 mod seen;
 mod sessions;
 mod status;
+mod under_way;
 mod unsuited;
 mod uplink;
 

@@ -3,10 +3,10 @@
 //!
 //! A kick or a ban asked for twice is done once, so that one without an answer may be repeated.
 
-use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::under_way::UnderWay;
 use crate::id::{MeshId, RequestId};
 use crate::limits::MEMBERS_PER_MESH;
 use crate::wire::ClientFrame;
@@ -15,7 +15,7 @@ use crate::wire::moderation::{Ban, BansResult, Whom};
 
 #[derive(Default)]
 pub(super) struct Asked {
-    under_way: BTreeMap<RequestId, Ask>,
+    under_way: UnderWay<'m', Ask>,
 }
 
 pub(super) struct Ask {
@@ -49,15 +49,14 @@ pub(super) enum Page {
 
 impl Asked {
     pub(super) fn begin(&mut self, request: RequestId, mesh: MeshId, what: What) -> ClientFrame {
-        let req_id = Some(ReqId(alloc::format!("m{request}")));
-        let frame = match what.clone() {
+        let asked = what.clone();
+        let req_id = Some(self.under_way.begin(request, Ask { mesh, what }));
+        match asked {
             What::Kick(whom) => ClientFrame::Kick { whom, req_id },
             What::Ban(target) => ClientFrame::Ban { target, req_id },
             What::Unban(target) => ClientFrame::Unban { target, req_id },
             What::ListBans(_) => list(None, req_id),
-        };
-        self.under_way.insert(request, Ask { mesh, what });
-        frame
+        }
     }
 
     /// The broker has answered, or will not.
@@ -66,14 +65,13 @@ impl Asked {
         mesh: &MeshId,
         req_id: Option<&ReqId>,
     ) -> Option<(RequestId, Ask)> {
-        let request = request_of(req_id?)?;
-        let ours = self.under_way.get(&request)?.mesh == *mesh;
+        let (request, ask) = self.under_way.of(req_id?)?;
+        let ours = ask.mesh == *mesh;
         ours.then(|| self.end(request)).flatten()
     }
 
     pub(super) fn page(&mut self, mesh: &MeshId, page: BansResult) -> Page {
-        let request = page.req_id.as_ref().and_then(request_of);
-        let ask = request.and_then(|request| Some((request, self.under_way.get_mut(&request)?)));
+        let ask = page.req_id.as_ref().and_then(|id| self.under_way.of(id));
         let Some((request, ask)) = ask.filter(|(_, ask)| ask.mesh == *mesh) else {
             return Page::NotOurs;
         };
@@ -89,22 +87,17 @@ impl Asked {
             return Page::More(list(next, page.req_id));
         }
         let bans = core::mem::take(bans);
-        self.under_way.remove(&request);
+        self.under_way.end(request);
         Page::Complete(request, mesh.clone(), bans)
     }
 
     pub(super) fn end(&mut self, request: RequestId) -> Option<(RequestId, Ask)> {
-        Some((request, self.under_way.remove(&request)?))
+        self.under_way.end(request)
     }
 
     /// The control plane of this mesh is gone.
     pub(super) fn link_lost(&mut self, mesh: &MeshId) -> Vec<(RequestId, Ask)> {
-        let theirs = |(request, ask): (&RequestId, &Ask)| (ask.mesh == *mesh).then_some(*request);
-        let theirs: Vec<RequestId> = self.under_way.iter().filter_map(theirs).collect();
-        theirs
-            .into_iter()
-            .filter_map(|request| self.end(request))
-            .collect()
+        self.under_way.end_all(|ask| ask.mesh == *mesh)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -114,8 +107,4 @@ impl Asked {
 
 fn list(after: Option<String>, req_id: Option<ReqId>) -> ClientFrame {
     ClientFrame::ListBans { after, req_id }
-}
-
-fn request_of(req_id: &ReqId) -> Option<RequestId> {
-    req_id.0.strip_prefix('m')?.parse().ok().map(RequestId)
 }

@@ -1,9 +1,9 @@
 //! `GET /v1/peers`: asked of the broker, page by page, over the mesh's control plane.
 
-use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::under_way::UnderWay;
 use crate::id::{MeshId, RequestId};
 use crate::limits::{PEERS_PAGE, PEERS_PER_MESH};
 use crate::wire::ClientFrame;
@@ -12,7 +12,7 @@ use crate::wire::client::ReqId;
 
 #[derive(Default)]
 pub(super) struct Listings {
-    under_way: BTreeMap<RequestId, Listing>,
+    under_way: UnderWay<'p', Listing>,
 }
 
 pub(super) struct Listing {
@@ -38,16 +38,15 @@ impl Listings {
             peers: Vec::new(),
             after: None,
         };
-        let ask = listing.ask(request);
-        self.under_way.insert(request, listing);
-        ask
+        let req_id = self.under_way.begin(request, listing);
+        ask(None, req_id)
     }
 
     pub(super) fn page(&mut self, mesh: &MeshId, page: PeersList) -> Page {
-        let Some(request) = page.req_id.as_ref().and_then(request_of) else {
+        let Some(req_id) = page.req_id else {
             return Page::NotOurs;
         };
-        let Some(listing) = self.under_way.get_mut(&request) else {
+        let Some((request, listing)) = self.under_way.of(&req_id) else {
             return Page::NotOurs;
         };
         if listing.mesh != *mesh {
@@ -59,36 +58,28 @@ impl Listings {
             .next
             .filter(|_| leads_on && listing.peers.len() < PEERS_PER_MESH);
         if next.is_some() {
-            listing.after = next;
-            return Page::More(listing.ask(request));
+            listing.after.clone_from(&next);
+            return Page::More(ask(next, req_id));
         }
-        match self.under_way.remove(&request) {
-            Some(listing) => Page::Complete(request, listing),
+        match self.under_way.end(request) {
+            Some((request, listing)) => Page::Complete(request, listing),
             None => Page::NotOurs,
         }
     }
 
     /// The broker will not answer this one: what was asked.
     pub(super) fn failed(&mut self, req_id: Option<&ReqId>) -> Option<(RequestId, Listing)> {
-        self.end(req_id.and_then(request_of)?)
+        let (request, _) = self.under_way.of(req_id?)?;
+        self.end(request)
     }
 
     pub(super) fn end(&mut self, request: RequestId) -> Option<(RequestId, Listing)> {
-        Some((request, self.under_way.remove(&request)?))
+        self.under_way.end(request)
     }
 
     /// The control plane of this mesh is gone.
     pub(super) fn link_lost(&mut self, mesh: &MeshId) -> Vec<(RequestId, Listing)> {
-        let theirs: Vec<RequestId> = self
-            .under_way
-            .iter()
-            .filter(|(_, listing)| listing.mesh == *mesh)
-            .map(|(request, _)| *request)
-            .collect();
-        theirs
-            .into_iter()
-            .filter_map(|request| self.end(request))
-            .collect()
+        self.under_way.end_all(|listing| listing.mesh == *mesh)
     }
 
     pub(super) fn len(&self) -> usize {
@@ -96,16 +87,10 @@ impl Listings {
     }
 }
 
-impl Listing {
-    fn ask(&self, request: RequestId) -> ClientFrame {
-        ClientFrame::ListPeers {
-            after: self.after.clone(),
-            limit: u32::try_from(PEERS_PAGE).ok(),
-            req_id: Some(ReqId(alloc::format!("p{request}"))),
-        }
+fn ask(after: Option<String>, req_id: ReqId) -> ClientFrame {
+    ClientFrame::ListPeers {
+        after,
+        limit: u32::try_from(PEERS_PAGE).ok(),
+        req_id: Some(req_id),
     }
-}
-
-fn request_of(req_id: &ReqId) -> Option<RequestId> {
-    req_id.0.strip_prefix('p')?.parse().ok().map(RequestId)
 }

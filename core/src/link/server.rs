@@ -256,7 +256,7 @@ impl ServerLink {
                     ..Ack::default()
                 });
             }
-            Ok(frame) => (None, req_id_of(&frame)),
+            Ok(frame) => (None, frame.req_id().cloned()),
             Err(
                 ClientDecodeError::Unknown { id, req_id, .. }
                 | ClientDecodeError::Bad { id, req_id, .. },
@@ -465,32 +465,5 @@ fn offer_of(decoded: &Result<ClientFrame, ClientDecodeError>) -> Option<&Offer> 
         Ok(ClientFrame::Hello(hello)) => Some(&hello.offer),
         Ok(ClientFrame::SessionHello(hello)) => Some(&hello.offer),
         _ => None,
-    }
-}
-
-fn req_id_of(frame: &ClientFrame) -> Option<ReqId> {
-    match frame {
-        ClientFrame::ListPeers { req_id, .. }
-        | ClientFrame::SetStatus { req_id, .. }
-        | ClientFrame::SetSummary { req_id, .. }
-        | ClientFrame::JoinGroup { req_id, .. }
-        | ClientFrame::LeaveGroup { req_id, .. }
-        | ClientFrame::SetVisible { req_id, .. }
-        | ClientFrame::SetProfile { req_id, .. }
-        | ClientFrame::SetStats { req_id, .. }
-        | ClientFrame::Kick { req_id, .. }
-        | ClientFrame::Disconnect { req_id, .. }
-        | ClientFrame::Ban { req_id, .. }
-        | ClientFrame::Unban { req_id, .. }
-        | ClientFrame::ListBans { req_id, .. } => req_id.clone(),
-        ClientFrame::Seen(seen) => seen.req_id.clone(),
-        ClientFrame::MessageStatus(status) => status.req_id.clone(),
-        ClientFrame::Explain(explain) => explain.req_id.clone(),
-        ClientFrame::Hello(_)
-        | ClientFrame::SessionHello(_)
-        | ClientFrame::Send(_)
-        | ClientFrame::ClientAck(_)
-        | ClientFrame::Bye
-        | ClientFrame::Ping { .. } => None,
     }
 }

@@ -16,7 +16,6 @@ use crate::mark::Mark;
 use crate::store::mesh::MemberRow;
 use crate::time::{Now, Wall};
 use crate::wire::broker::{HelloAck, MemberProfile};
-use crate::wire::client::ReqId;
 use crate::wire::feature::Features;
 use crate::wire::{BrokerFrame, ClientFrame, Close, Code};
 
@@ -108,33 +107,20 @@ impl Mesh {
         if !is_quiet {
             return Some(frame);
         }
-        let req_id: Option<ReqId> = match frame {
+        match frame {
             // What it sent is its to ask about.
             ClientFrame::Send(_) | ClientFrame::MessageStatus(_) | ClientFrame::Explain(_) => {
                 return Some(frame);
             }
-            ClientFrame::Seen(seen) => seen.req_id,
             ClientFrame::Bye => {
                 self.close_quiet(id, super::closed_by_bye());
                 return None;
             }
             // Nothing was pushed to it that it could acknowledge, and no answer is owed.
             ClientFrame::ClientAck(_) => return None,
-            ClientFrame::Hello(_) | ClientFrame::SessionHello(_) | ClientFrame::Ping { .. } => None,
-            ClientFrame::ListPeers { req_id, .. }
-            | ClientFrame::SetStatus { req_id, .. }
-            | ClientFrame::SetSummary { req_id, .. }
-            | ClientFrame::JoinGroup { req_id, .. }
-            | ClientFrame::LeaveGroup { req_id, .. }
-            | ClientFrame::SetVisible { req_id, .. }
-            | ClientFrame::SetProfile { req_id, .. }
-            | ClientFrame::SetStats { req_id, .. }
-            | ClientFrame::Kick { req_id, .. }
-            | ClientFrame::Disconnect { req_id, .. }
-            | ClientFrame::Ban { req_id, .. }
-            | ClientFrame::Unban { req_id, .. }
-            | ClientFrame::ListBans { req_id, .. } => req_id,
-        };
+            _ => {}
+        }
+        let req_id = frame.req_id().cloned();
         self.marks.hit(Mark::QuietFrameRefused);
         let message = "a quiet connection sends, and does nothing else";
         self.refuse_frame(id, Code::Forbidden, message.into(), req_id);

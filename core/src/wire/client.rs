@@ -121,6 +121,37 @@ pub enum ClientFrame {
     },
 }
 
+impl ClientFrame {
+    /// What an answer to it has to echo.
+    #[must_use]
+    pub fn req_id(&self) -> Option<&ReqId> {
+        match self {
+            Self::ListPeers { req_id, .. }
+            | Self::SetStatus { req_id, .. }
+            | Self::SetSummary { req_id, .. }
+            | Self::JoinGroup { req_id, .. }
+            | Self::LeaveGroup { req_id, .. }
+            | Self::SetVisible { req_id, .. }
+            | Self::SetProfile { req_id, .. }
+            | Self::SetStats { req_id, .. }
+            | Self::Kick { req_id, .. }
+            | Self::Disconnect { req_id, .. }
+            | Self::Ban { req_id, .. }
+            | Self::Unban { req_id, .. }
+            | Self::ListBans { req_id, .. } => req_id.as_ref(),
+            Self::Seen(seen) => seen.req_id.as_ref(),
+            Self::MessageStatus(status) => status.req_id.as_ref(),
+            Self::Explain(explain) => explain.req_id.as_ref(),
+            Self::Hello(_)
+            | Self::SessionHello(_)
+            | Self::Send(_)
+            | Self::ClientAck(_)
+            | Self::Bye
+            | Self::Ping { .. } => None,
+        }
+    }
+}
+
 /// `_reqId`: echoed in the reply, at most 128 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
